@@ -1,0 +1,89 @@
+"""This host as a place for VMs: its open /dev/kvm, the processor that guests see, and what is made once for all of
+them.
+"""
+
+import hashlib
+import struct
+from functools import cached_property
+from pathlib import Path
+
+from pyvmm.errors import HostError
+from pyvmm.kvm import Kvm, KvmXcr, KvmXcrs
+from pyvmm.kvm.abi.capabilities import KVM_CAP_SYNC_REGS
+
+_OSXSAVE = 1 << 27
+_OSPKE = 1 << 4
+#: State components that a guest may use: x87, SSE, AVX, AVX-512 (three), PKRU. AMX needs a permission of its own
+#: (arch_prctl(2)).
+_XCR0_OFFERED = 0x2E7
+
+
+class Host:
+    """The host, opened. One is enough for a process; it is read-only once made, so threads may share it.
+
+    :raises HostError: /dev/kvm is missing or not permitted, or KVM lacks what pyvmm needs; the message says what to do.
+    """
+
+    def __init__(self) -> None:
+        self.kvm = Kvm()
+        if self.kvm.check_extension(KVM_CAP_SYNC_REGS) & 3 != 3:
+            self.kvm.close()
+            raise HostError("this KVM has no KVM_CAP_SYNC_REGS for registers; Linux 4.17 or newer on x86-64 is needed")
+        self.cpuid = self.kvm.supported_cpuid()
+        self.xcr0 = self._leaf(0xD)[0] & _XCR0_OFFERED
+        self.xcrs = KvmXcrs(nr_xcrs=1)
+        self.xcrs.xcrs[0] = KvmXcr(xcr=0, value=self.xcr0)
+
+    def _leaf(self, function: int, index: int = 0) -> tuple[int, int, int, int]:
+        """EAX, EBX, ECX, EDX of a CPUID leaf; zeros if there is none."""
+        for entry in self.cpuid.entries[: self.cpuid.nent]:
+            if entry.function == function and (entry.index == index or not entry.flags & 1):
+                return entry.eax, entry.ebx, entry.ecx, entry.edx
+        return 0, 0, 0, 0
+
+    @property
+    def is_software(self) -> bool:
+        """Whether this is ``kvm_pvm``: ring 3 native, ring 0 interpreted."""
+        return Path("/sys/module/kvm_pvm").exists()
+
+    @cached_property
+    def hwcap(self) -> int:
+        """AT_HWCAP on x86: EDX of CPUID leaf 1."""
+        return self._leaf(1)[3]
+
+    @cached_property
+    def processor(self) -> str:
+        """What a snapshot is bound to: vendor, family/model/stepping, and a digest of the features that programs
+        look at.
+
+        On ``kvm_pvm`` a program's CPUID shows the real processor whatever the monitor says, so a snapshot cannot be
+        moved to another model.
+        """
+        _, ebx, ecx, edx = self._leaf(0)
+        vendor = struct.pack("<III", ebx, edx, ecx).decode("ascii", "replace")
+        version = self._leaf(1)
+        family = (version[0] >> 8 & 15) + (version[0] >> 20 & 255)
+        model = (version[0] >> 4 & 15) | (version[0] >> 12 & 0xF0)
+        leaf7 = self._leaf(7)
+        features = (
+            version[2] & ~_OSXSAVE,
+            version[3],
+            leaf7[1],
+            leaf7[2] & ~_OSPKE,
+            leaf7[3],
+            *self._leaf(0x8000_0001)[2:],
+            self.xcr0,
+        )
+        digest = hashlib.sha256(struct.pack("<8Q", *features)).hexdigest()[:12]
+        kind = "pvm" if self.is_software else "hw"
+        return f"{vendor} {family:#x}/{model:#x}/{version[0] & 15:#x} {kind} {digest}"
+
+    def close(self) -> None:
+        """Close /dev/kvm. VMs that are alive go on."""
+        self.kvm.close()
+
+    def __enter__(self) -> "Host":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
