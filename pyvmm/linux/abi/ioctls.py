@@ -1,0 +1,17 @@
+"""``asm-generic/ioctls.h``: the requests that files answer (not KVM's, which no guest ever sees)."""
+
+TCGETS = 0x5401
+TCSETS = 0x5402
+TCSETSW = 0x5403
+TCSETSF = 0x5404
+TIOCGPGRP = 0x540F
+TIOCSPGRP = 0x5410
+TIOCGWINSZ = 0x5413
+FIONREAD = 0x541B
+FIONBIO = 0x5421
+FIONCLEX = 0x5450
+FIOCLEX = 0x5451
+FIOASYNC = 0x5452
+FIOQSIZE = 0x5460
+FIGETBSZ = 0x2
+RNDGETENTCNT = 0x8004_5200

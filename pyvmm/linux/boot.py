@@ -1,0 +1,209 @@
+"""From nothing to a program's first instruction, and from saved state to a program that goes on.
+
+:func:`boot` prepares the memory and the processor of an empty machine for a program. :func:`freeze` gives what of
+    that is not in guest memory as plain data, and :class:`FrozenGuest` makes a kernel from it for every fork.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from pyvmm.kvm import KvmSegment, KvmSregs
+from pyvmm.linux import elf, exec, layout, stub
+from pyvmm.linux.clock import Clock
+from pyvmm.linux.cpu import Cpu
+from pyvmm.linux.files import FdTable
+from pyvmm.linux.frames import FrameAllocator
+from pyvmm.linux.kernel import FIRST_PID, PID_MAX, Kernel
+from pyvmm.linux.limits import Limits
+from pyvmm.linux.mm import AddressSpace, FrozenSpace, InodeTable
+from pyvmm.linux.output import OutputStream
+from pyvmm.linux.signals import FrozenSignals, SignalState
+from pyvmm.linux.task import Task
+from pyvmm.linux.usermem import UserMemory
+from pyvmm.linux.vfs import FsContext, Vfs
+from pyvmm.memory import GuestMemory
+
+if TYPE_CHECKING:
+    from pyvmm.image import Image
+
+MSR_STAR, MSR_LSTAR, MSR_SYSCALL_MASK = 0xC000_0081, 0xC000_0082, 0xC000_0084
+#: The MSRs that a process guest depends on; FS and GS bases travel with the segment registers.
+MSRS = {MSR_STAR: stub.STAR, MSR_LSTAR: stub.LSTAR, MSR_SYSCALL_MASK: stub.SYSCALL_MASK}
+
+#: x87 control word and MXCSR as Linux starts a program (``fpstate_init_user``); offsets in the XSAVE area.
+_FCW, _FCW_OFFSET = 0x37F, 0
+_MXCSR, _MXCSR_OFFSET = 0x1F80, 24
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorFacts:
+    """What the personality has to know of the virtual processor."""
+
+    tsc_khz: int
+    hwcap: int
+    xsave_size: int
+
+
+class Streams:
+    """What a sandbox's program reads and writes: bytes in, two bounded streams out."""
+
+    def __init__(
+        self,
+        limit: int,
+        stdin: bytes = b"",
+        sinks: tuple[Callable[[bytes], object] | None, Callable[[bytes], object] | None] = (None, None),
+    ) -> None:
+        self.stdin = stdin
+        self.stdout = OutputStream(limit, sinks[0])
+        self.stderr = OutputStream(limit, sinks[1])
+
+
+def initial_sregs(sregs: KvmSregs, root: int) -> KvmSregs:
+    """Segment, descriptor-table and control registers of a program in ring 3, CR3 being ``root``."""
+
+    def segment(selector: int, kind: int, dpl: int, *, long: int = 0) -> KvmSegment:
+        return KvmSegment(
+            base=0, limit=0xFFFF_FFFF, selector=selector, type=kind, present=1, dpl=dpl, db=1 - long, s=1, l=long, g=1
+        )
+
+    sregs.cs = segment(stub.USER_CS, 11, 3, long=1)
+    sregs.ss = segment(stub.USER_SS, 3, 3)
+    sregs.ds = sregs.es = sregs.fs = sregs.gs = KvmSegment(limit=0xFFFF_FFFF, type=3, present=1, dpl=3, db=1, s=1, g=1)
+    sregs.tr = KvmSegment(base=layout.TSS_ADDRESS, limit=stub.TSS_LIMIT, selector=stub.TSS_SELECTOR, type=11, present=1)
+    sregs.ldt = KvmSegment(unusable=1)
+    sregs.gdt.base, sregs.gdt.limit = layout.GDT_ADDRESS, 16 * 8 - 1
+    sregs.idt.base, sregs.idt.limit = layout.IDT_ADDRESS, 4095
+    sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = stub.CR0, root, stub.CR4 | stub.CR4_OSXSAVE, stub.EFER
+    return sregs
+
+
+def initial_xsave(xsave: bytes) -> bytes:
+    """Extended state with Linux's x87 control word and MXCSR, everything else as after reset."""
+    state = bytearray(xsave)
+    state[_FCW_OFFSET : _FCW_OFFSET + 2] = _FCW.to_bytes(2, "little")
+    state[_MXCSR_OFFSET : _MXCSR_OFFSET + 4] = _MXCSR.to_bytes(4, "little")
+    state[512] |= 3  # XSTATE_BV: x87 and SSE are not in their initial configuration
+    return bytes(state)
+
+
+def boot(
+    memory: GuestMemory,
+    page: memoryview,
+    image: "Image",
+    argv: Sequence[bytes],
+    envp: Sequence[bytes],
+    cwd: bytes,
+    limits: Limits,
+    facts: ProcessorFacts,
+    streams: Streams,
+) -> Kernel:
+    """Make a kernel with one process that is to run the program ``argv[0]`` of ``image``; ``page`` is the vCPU's
+    ``kvm_run``.
+
+    :raises GuestError: the program cannot be found or is none.
+    """
+    stub.write_system_pages(memory.view)
+    frames = FrameAllocator(memory, layout.SYSTEM_FRAMES)
+    clock = Clock(0, facts.tsc_khz)
+    vfs = Vfs(image, clock, limits)
+    kernel = Kernel(memory, vfs, clock, limits, streams.stdout, streams.stderr, streams.stdin)
+    mm = AddressSpace(memory, frames, cast(InodeTable, vfs))
+    stub.map_system_pages(mm.table)
+    cpu = Cpu(page, memory.view)
+    mem = UserMemory(mm, memory.view, memory.words)
+    fs = FsContext(vfs)
+    files = FdTable(limits.nofile)
+    files.install_standard(vfs)
+    task = Task(kernel, cpu, mm, mem, files, fs, SignalState(), FIRST_PID, FIRST_PID)
+    task.rlimits = limits.initial_rlimits()
+    kernel.task = task
+    fs.chdir(task, cwd)
+
+    path = argv[0]
+    inode = vfs.find_executable(task, path)
+    program = elf.parse(inode.read_at)
+    interpreter = vfs.find_executable(task, program.interpreter) if program.interpreter else None
+    identity = exec.Identity(
+        task.creds.uid,
+        task.creds.euid,
+        task.creds.gid,
+        task.creds.egid,
+        facts.hwcap,
+        facts.xsave_size + 1024,
+        kernel.random(16),
+    )
+    entry, stack = exec.load(mm, mem, exec.Program(path, inode, interpreter, program, argv, envp), identity)
+    task.exe_path, task.argv, task.envp = path, list(argv), list(envp)
+    task.comm = path.rsplit(b"/", 1)[-1][:15]
+    registers = dict.fromkeys(cpu.registers(), 0)
+    registers.update(rip=entry, rsp=stack, rflags=stub.FIXED_RFLAGS)
+    cpu.set_registers(registers)
+    return kernel
+
+
+class FrozenGuest:
+    """A saved kernel, decoded once; :meth:`thaw` is on the path of every fork and only copies."""
+
+    def __init__(self, state: dict[str, Any], image: "Image", limits: Limits, facts: ProcessorFacts) -> None:
+        self._image, self._limits, self._facts = image, limits, facts
+        self._space = FrozenSpace(state["mm"])
+        self._frames = state["frames"]
+        self._vfs = state["vfs"]
+        self._files = state["files"]
+        self._fs = state["fs"]
+        self._task = state["task"]
+        self._signals = FrozenSignals(state["task"]["signals"])
+        self._rlimits = [tuple(limit) for limit in state["task"]["rlimits"]]
+        self._monotonic_ns = state["monotonic_ns"]
+
+    def thaw(self, memory: GuestMemory, page: memoryview, streams: Streams) -> Kernel:
+        """A kernel of its own for a fork whose vCPU state has been restored into ``page``."""
+        limits = self._limits
+        clock = Clock(self._monotonic_ns, self._facts.tsc_khz)
+        vfs = Vfs.restore(self._image, self._vfs, clock, limits)
+        kernel = Kernel(memory, vfs, clock, limits, streams.stdout, streams.stderr, streams.stdin)
+        frames = FrameAllocator(memory, 0)
+        frames.restore(self._frames)
+        mm = AddressSpace(memory, frames, cast(InodeTable, vfs), self._space.root)
+        mm.restore(self._space)
+        cpu = Cpu(page, memory.view)
+        state = self._task
+        registers = state["registers"]
+        cpu.rip, cpu.rflags, cpu.rsp = registers["rip"], registers["rflags"], registers["rsp"]
+        # A pid of its own: by it, libraries that keep a generator per process (OpenSSL) notice that they have been
+        # forked.
+        pid = FIRST_PID + 1 + int.from_bytes(kernel.random(4), "little") % (PID_MAX - FIRST_PID - 1)
+        mem = UserMemory(mm, memory.view, memory.words)
+        task = Task(
+            kernel,
+            cpu,
+            mm,
+            mem,
+            FdTable.restore(self._files, vfs),
+            FsContext.restore(self._fs, vfs),
+            SignalState.restore(self._signals),
+            pid,
+            pid,
+        )
+        task.comm, task.exe_path = state["comm"], state["exe_path"]
+        task.argv, task.envp = list(state["argv"]), list(state["envp"])
+        task.rlimits = list(self._rlimits)
+        task.clear_child_tid, task.robust_list = state["clear_child_tid"], state["robust_list"]
+        kernel.task = task
+        kernel.frozen = True
+        return kernel
+
+
+def freeze(kernel: Kernel) -> dict[str, Any]:
+    """The state of a kernel whose program waits for what only a fork has, as plain data."""
+    task = kernel.task
+    return {
+        "mm": task.mm.save(),
+        "frames": task.mm.frames.save(),
+        "vfs": kernel.vfs.save(),
+        "files": task.files.save(),
+        "fs": task.fs.save(),
+        "task": task.save(),
+        "monotonic_ns": kernel.clock.monotonic_ns(),
+    }

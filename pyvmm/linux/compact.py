@@ -1,0 +1,78 @@
+"""Packing a frozen guest's memory: only what its program can reach, in the order in which forks will want it.
+
+What a fork costs grows with the size of the snapshot, and a page that every fork writes to is best copied together
+with its neighbours. So the frames are laid out anew::
+
+    the monitor's pages | page tables | pages that every fork touches | all others
+
+Frames that the program gave back, and page tables of address ranges it has left, stay behind.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from pyvmm.linux import layout, stub
+from pyvmm.linux.frames import FrameAllocator
+from pyvmm.linux.layout import PAGE_SHIFT, PAGE_SIZE
+from pyvmm.linux.mm import AddressSpace
+from pyvmm.linux.pagetable import PTE_FRAME, PageTable
+from pyvmm.memory import GuestMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Packed memory (to be closed by the caller), and what of the saved state has changed by it."""
+
+    memory: GuestMemory
+    size: int
+    hot_size: int
+    root: int
+    vvar: int
+
+
+def pack(mm: AddressSpace, memory: GuestMemory, hot: Collection[int] = ()) -> Packed:
+    """Pack what ``mm`` maps in ``memory``; ``hot`` are the virtual addresses of pages to put first."""
+    target = GuestMemory(memory.limit, memory.limit)
+    size = layout.SYSTEM_FRAMES * PAGE_SIZE
+    target.view[:size] = memory.view[:size]
+    frames = FrameAllocator(target, layout.SYSTEM_FRAMES)
+    table = PageTable(target.words, frames)
+    stub.map_system_pages(table)
+    pages = [page for vma in mm.maps() for page in mm.table.resident(vma.start, vma.end)]
+    for address, _ in pages:
+        table.table(address, create=True)
+    wanted = frozenset(hot)
+    vvar = 0
+    hot_size = 0
+    for is_hot in (True, False):
+        for address, entry in pages:
+            if (address in wanted) is not is_hot:
+                continue
+            frame, _ = frames.allocate()
+            old, new = entry & PTE_FRAME, frame << PAGE_SHIFT
+            target.view[new : new + PAGE_SIZE] = memory.view[old : old + PAGE_SIZE]
+            table.map(address, frame, 1, entry & ~PTE_FRAME)
+            if old == mm.vvar:
+                vvar = new
+        if is_hot:
+            hot_size = frames.used * PAGE_SIZE
+    return Packed(target, frames.used * PAGE_SIZE, hot_size, table.root, vvar)
+
+
+def state_after(state: dict[str, Any], packed: Packed) -> dict[str, Any]:
+    """The saved state of a guest (see :func:`pyvmm.linux.boot.freeze`) for its packed memory."""
+    mm = {**state["mm"], "root": packed.root, "vvar": packed.vvar}
+    return {**state, "mm": mm, "frames": {"next": packed.size >> PAGE_SHIFT, "free": []}}
+
+
+def touched(mm: AddressSpace, memory: GuestMemory, snapshot: memoryview) -> set[int]:
+    """The virtual addresses of all pages of a fork that differ from ``snapshot``, the memory it was forked from."""
+    found = set()
+    for vma in mm.maps():
+        for address, entry in mm.table.resident(vma.start, vma.end):
+            start = entry & PTE_FRAME
+            end = start + PAGE_SIZE
+            if end > len(snapshot) or memory.view[start:end] != snapshot[start:end]:
+                found.add(address)
+    return found

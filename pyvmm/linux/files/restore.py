@@ -1,0 +1,79 @@
+"""Making the open files of a snapshot again.
+
+The inodes that were held when the snapshot was taken count those holders already; so what is opened here gives its own
+back.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pyvmm.linux.files.base import OpenFile
+from pyvmm.linux.files.control import restore_control
+from pyvmm.linux.files.directory import DirectoryFile
+from pyvmm.linux.files.path import PathFile
+from pyvmm.linux.files.regular import RegularFile
+from pyvmm.linux.files.stdio import StandardError, StandardInput, StandardOutput
+
+if TYPE_CHECKING:
+    from pyvmm.linux.vfs import Vfs
+    from pyvmm.linux.vfs.inode import Inode
+
+State = dict[str, Any]
+
+
+def restore_file(vfs: "Vfs", state: State) -> OpenFile:
+    """The open file that ``OpenFile.save`` described."""
+    file = _KINDS[state["kind"]](vfs, state)
+    file.position = state["position"]
+    file.owner = state["owner"]
+    return file
+
+
+def _stored(vfs: "Vfs", state: State) -> "Inode":
+    """The inode by its number; found by its path if it still has that one, so that it knows its name."""
+    inode = vfs.find(state["path"])
+    if inode is None or inode.ino != state["ino"] or not vfs.is_stored(inode):
+        inode = vfs.inode(state["ino"])
+    inode.holds -= 1
+    return inode
+
+
+def _named(vfs: "Vfs", state: State) -> "Inode":
+    inode = vfs.find(state["path"])
+    if inode is None:
+        raise ValueError(f"{state['path']!r} was open in the snapshot and is not there")
+    return inode
+
+
+def _directory(vfs: "Vfs", state: State) -> OpenFile:
+    """A directory of the store or of a pseudo file system."""
+    inode = vfs.find(state["path"])
+    return DirectoryFile(inode if inode and not vfs.is_stored(inode) else _stored(vfs, state), state["flags"])
+
+
+def _path(vfs: "Vfs", state: State) -> OpenFile:
+    inode = vfs.find(state["path"])
+    return PathFile(inode if inode and not vfs.is_stored(inode) else _stored(vfs, state), state["flags"])
+
+
+def _device(vfs: "Vfs", state: State) -> OpenFile:
+    return vfs.open_device(_named(vfs, state), state["flags"])
+
+
+def _stdin(vfs: "Vfs", state: State) -> OpenFile:
+    inode = vfs.stdio(0)
+    inode.consumed = state.get("consumed", 0)
+    return StandardInput(inode, state["flags"])
+
+
+#: What a saved state calls a file -> what makes it again.
+_KINDS: dict[str, Callable[["Vfs", State], OpenFile]] = {
+    "stdin": _stdin,
+    "stdout": lambda vfs, state: StandardOutput(vfs.stdio(1), state["flags"]),
+    "stderr": lambda vfs, state: StandardError(vfs.stdio(2), state["flags"]),
+    "regular": lambda vfs, state: RegularFile(_stored(vfs, state), state["flags"]),
+    "directory": _directory,
+    "path": _path,
+    "device": _device,
+    "control": restore_control,
+}

@@ -1,0 +1,211 @@
+"""The table of descriptors of a process ("struct files_struct")."""
+
+from collections.abc import Callable
+from errno import EBADF, EMFILE
+from typing import TYPE_CHECKING, Any, Self
+
+from pyvmm.linux.abi.fcntl import O_RDONLY, O_WRONLY
+from pyvmm.linux.errors import GuestError
+from pyvmm.linux.files.base import OpenFile
+from pyvmm.linux.files.restore import restore_file
+
+if TYPE_CHECKING:
+    from pyvmm.linux.vfs import Vfs
+
+
+class FdTable:
+    """Descriptors and what they refer to.
+
+    :param limit: RLIMIT_NOFILE (soft): numbers from here on are not given out (EMFILE).
+    """
+
+    __slots__ = ("_asleep", "_cloexec", "_files", "_free", "_wake_file", "limit")
+
+    def __init__(self, limit: int = 1024) -> None:
+        self.limit: int = limit
+        self._files: dict[int, OpenFile] = {}
+        #: Descriptors that came with a snapshot and that nobody has asked for yet -> which of its files each is.
+        self._asleep: dict[int, int] = {}
+        self._wake_file: Callable[[int], OpenFile] = _none_asleep
+        self._cloexec: set[int] = set()
+        #: No number below this one is free.
+        self._free = 0
+
+    def __repr__(self) -> str:
+        return f"<FdTable {sorted(self._all())}>"
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __contains__(self, fd: int) -> bool:
+        return fd in self._all()
+
+    def numbers(self) -> list[int]:
+        """All descriptors in use, in order."""
+        return sorted(self._all())
+
+    def get(self, fd: int) -> OpenFile:
+        """The file behind ``fd``, for calls that use its contents (EBADF for O_PATH files too)."""
+        file = self._files.get(fd) or self._wake(fd)
+        if file is None or file.is_path:
+            raise GuestError(EBADF)
+        return file
+
+    def get_raw(self, fd: int) -> OpenFile:
+        """The file behind ``fd``, for calls that only need to know which it is (EBADF)."""
+        file = self._files.get(fd) or self._wake(fd)
+        if file is None:
+            raise GuestError(EBADF)
+        return file
+
+    def install(self, file: OpenFile, cloexec: bool = False, lowest: int = 0) -> int:
+        """Let the lowest free number from ``lowest`` on refer to ``file``; EMFILE (``file`` is then closed if nothing
+        else refers to it).
+        """
+        try:
+            fd = self.lowest_free(lowest)
+        except GuestError:
+            if not file.references:
+                file.acquire().release()
+            raise
+        if lowest <= self._free:
+            self._free = fd + 1
+        self._all()[fd] = file
+        file.references += 1
+        if cloexec:
+            self._cloexec.add(fd)
+        return fd
+
+    def install_standard(self, vfs: "Vfs") -> None:
+        """Let 0, 1 and 2 refer to standard input, output and error."""
+        for number, kind in enumerate(("stdin", "stdout", "stderr")):
+            state = {"kind": kind, "flags": O_WRONLY if number else O_RDONLY, "position": 0, "owner": 0}
+            self.install_at(number, restore_file(vfs, state))
+
+    def lowest_free(self, lowest: int = 0) -> int:
+        """The lowest free number from ``lowest`` on (EMFILE): asked before a call has any effect."""
+        files = self._all()
+        fd = max(self._free, lowest)
+        while fd in files:
+            fd += 1
+        if fd >= self.limit:
+            raise GuestError(EMFILE)
+        return fd
+
+    def install_at(self, fd: int, file: OpenFile, cloexec: bool = False) -> None:
+        """Let ``fd`` refer to ``file``, closing what it referred to (dup2)."""
+        file.references += 1
+        old = self._all().get(fd)
+        self._all()[fd] = file
+        self.set_cloexec(fd, cloexec)
+        if old is not None:
+            old.release()
+
+    def close(self, fd: int) -> None:
+        """close(2)."""
+        self._wake(fd)
+        file = self._files.pop(fd, None)
+        if file is None:
+            raise GuestError(EBADF)
+        self._cloexec.discard(fd)
+        if fd < self._free:
+            self._free = fd
+        file.release()
+
+    def close_range(self, first: int, last: int) -> None:
+        """Close every descriptor from ``first`` to ``last``."""
+        for fd in [fd for fd in self._all() if first <= fd <= last]:
+            self.close(fd)
+
+    def close_all(self) -> None:
+        """The process ends."""
+        self.close_range(0, 1 << 32)
+
+    def is_cloexec(self, fd: int) -> bool:
+        """FD_CLOEXEC."""
+        return fd in self._cloexec
+
+    def set_cloexec(self, fd: int, value: bool) -> None:
+        """FD_CLOEXEC on or off."""
+        if value:
+            self._cloexec.add(fd)
+        else:
+            self._cloexec.discard(fd)
+
+    def set_cloexec_range(self, first: int, last: int) -> None:
+        """FD_CLOEXEC on, for every descriptor from ``first`` to ``last``."""
+        self._cloexec.update(fd for fd in self._all() if first <= fd <= last)
+
+    def executed(self) -> None:
+        """execve(2) has happened: close what is marked so."""
+        for fd in sorted(self._cloexec):
+            self.close(fd)
+
+    def copy(self) -> Self:
+        """A table of its own with the same files (fork(2), CLONE_FILES not given)."""
+        other = type(self)(self.limit)
+        other._files = dict(self._all())
+        other._cloexec = set(self._cloexec)
+        other._free = self._free
+        for file in other._files.values():
+            file.references += 1
+        return other
+
+    # ------------------------------------------------------------------------------------------------- state
+
+    def save(self) -> dict[str, Any]:
+        """Plain data.
+
+        :raises ValueError: a file is open that cannot be part of a snapshot (a pipe, a file of ``/proc``).
+        """
+        places: dict[int, int] = {}
+        files: list[dict[str, Any]] = []
+        for file in self._all().values():
+            if id(file) not in places:
+                places[id(file)] = len(files)
+                files.append(file.save())
+        return {
+            "limit": self.limit,
+            "files": files,
+            "numbers": {fd: places[id(file)] for fd, file in self._all().items()},
+            "cloexec": sorted(self._cloexec),
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any], vfs: "Vfs") -> Self:
+        """A table as :meth:`save` told; descriptors that shared a file share one again.
+
+        A file is made again when it is first asked for: most forks never look at most of them.
+        """
+        table = cls(state["limit"])
+        table._asleep = dict(state["numbers"])
+        table._cloexec.update(state["cloexec"])
+        awake: dict[int, OpenFile] = {}
+
+        def wake(place: int) -> OpenFile:
+            file = awake.get(place)
+            if file is None:
+                file = awake[place] = restore_file(vfs, state["files"][place])
+            return file
+
+        table._wake_file = wake
+        return table
+
+    def _wake(self, fd: int) -> OpenFile | None:
+        """The file of a descriptor that is asleep."""
+        place = self._asleep.pop(fd, None)
+        if place is None:
+            return None
+        file = self._files[fd] = self._wake_file(place)
+        file.references += 1
+        return file
+
+    def _all(self) -> dict[int, OpenFile]:
+        """All files, awake."""
+        for fd in tuple(self._asleep):
+            self._wake(fd)
+        return self._files
+
+
+def _none_asleep(place: int) -> OpenFile:
+    raise ValueError(f"no file {place} came with a snapshot")

@@ -1,0 +1,83 @@
+"""Page frames: which parts of guest physical memory are in use.
+
+Frames are numbered from 0 (physical address = number << 12). Those below ``image_frames`` came with the snapshot;
+when one of them is freed its old contents can come back (the host shows the snapshot's page again), so it is zeroed
+before its next use. All others are given back to the host when freed and read as zero.
+"""
+
+from collections.abc import Callable, Iterable
+
+from pyvmm.linux.errors import OutOfMemory
+from pyvmm.linux.layout import PAGE_SHIFT, PAGE_SIZE
+from pyvmm.memory import GuestMemory
+
+_ZERO_PAGE = bytes(PAGE_SIZE)
+
+
+class FrameAllocator:
+    """Hands out frames, one or a run at a time, never more than the guest's limit."""
+
+    def __init__(self, memory: GuestMemory, first: int) -> None:
+        self._memory = memory
+        self._view = memory.view
+        self.limit = memory.limit >> PAGE_SHIFT
+        self._image_frames = memory.image_size >> PAGE_SHIFT
+        self._next = first
+        self._covered = memory.in_use >> PAGE_SHIFT
+        self._free: list[tuple[int, int]] = []
+        self._free_count = 0
+        #: Bytes that the sandbox's files take of the same limit; set by who knows.
+        self.bytes_elsewhere: Callable[[], int] = lambda: 0
+
+    @property
+    def used(self) -> int:
+        """Frames in use now."""
+        return self._next - self._free_count
+
+    @property
+    def available(self) -> int:
+        """Frames that can still be had."""
+        return self.limit - self._next + self._free_count - (self.bytes_elsewhere() >> PAGE_SHIFT)
+
+    def allocate(self, wanted: int = 1) -> tuple[int, int]:
+        """A run of up to ``wanted`` zeroed frames: (first frame, how many, at least one).
+
+        :raises OutOfMemory: the guest has all that it may have.
+        """
+        wanted = min(wanted, self.available)
+        if wanted <= 0:
+            raise OutOfMemory
+        if self._free:
+            first, count = self._free.pop()
+            if count > wanted:
+                self._free.append((first + wanted, count - wanted))
+                count = wanted
+            self._free_count -= count
+            stale = min(first + count, self._image_frames)
+            for frame in range(first, stale):
+                self._view[frame << PAGE_SHIFT : (frame + 1) << PAGE_SHIFT] = _ZERO_PAGE
+            return first, count
+        first = self._next
+        count = min(wanted, self.limit - first)
+        if first + count > self._covered:
+            self._memory.extend((first + count - self._covered) << PAGE_SHIFT)
+            self._covered = self._memory.in_use >> PAGE_SHIFT
+        self._next = first + count
+        return first, count
+
+    def free(self, runs: Iterable[tuple[int, int]]) -> None:
+        """Give back runs of (first frame, count): the host forgets their contents and KVM its translations."""
+        for first, count in runs:
+            self._memory.discard(first << PAGE_SHIFT, count << PAGE_SHIFT)
+            self._free.append((first, count))
+            self._free_count += count
+
+    def save(self) -> dict[str, object]:
+        """Plain data: what :meth:`restore` needs."""
+        return {"next": self._next, "free": list(self._free)}
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Continue where a saved allocator was."""
+        self._next = state["next"]  # type: ignore[assignment]
+        self._free = [(first, count) for first, count in state["free"]]  # type: ignore[attr-defined]
+        self._free_count = sum(count for _, count in self._free)

@@ -1,0 +1,327 @@
+"""The process itself: its end, its numbers, its limits, prctl(2) and arch_prctl(2)."""
+
+import struct
+from errno import E2BIG, ECHILD, EFAULT, EINVAL, ENOSYS, EPERM, ESRCH
+from typing import TYPE_CHECKING
+
+from pyvmm.linux.errors import GuestError, GuestExit
+from pyvmm.linux.layout import TASK_SIZE
+from pyvmm.linux.limits import RLIM_NLIMITS, RLIMIT_NOFILE
+from pyvmm.linux.table import Int, Pointer, Size, UInt, ULong, syscall
+from pyvmm.linux.task import COMM_LENGTH
+
+if TYPE_CHECKING:
+    from pyvmm.linux.task import Task
+
+ARCH_SET_GS, ARCH_SET_FS, ARCH_GET_FS, ARCH_GET_GS = 0x1001, 0x1002, 0x1003, 0x1004
+
+PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_DUMPABLE = 1, 2, 3, 4
+PR_SET_NAME, PR_GET_NAME = 15, 16
+PR_GET_SECCOMP, PR_CAPBSET_READ = 21, 23
+PR_SET_TIMERSLACK, PR_GET_TIMERSLACK = 29, 30
+PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 36, 37
+PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS = 38, 39
+PR_SET_VMA = 0x5356_4D41
+
+
+@syscall
+def exit_(task: "Task", status: Int) -> int:
+    """_exit(2) of the only thread."""
+    raise GuestExit(status & 0xFF)
+
+
+@syscall
+def exit_group(task: "Task", status: Int) -> int:
+    """exit_group(2)."""
+    raise GuestExit(status & 0xFF)
+
+
+@syscall
+def getpid(task: "Task") -> int:
+    """getpid(2)."""
+    return task.pid
+
+
+@syscall
+def gettid(task: "Task") -> int:
+    """gettid(2)."""
+    return task.tid
+
+
+@syscall
+def getppid(task: "Task") -> int:
+    """getppid(2)."""
+    return task.ppid
+
+
+def _own(task: "Task", pid: int) -> None:
+    """ESRCH unless ``pid`` (0: the caller) is the sandbox's process."""
+    if pid not in (0, task.pid, task.tid):
+        raise GuestError(ESRCH)
+
+
+@syscall
+def getpgid(task: "Task", pid: Int) -> int:
+    """getpgid(2)."""
+    _own(task, pid)
+    return task.pid
+
+
+@syscall
+def getpgrp(task: "Task") -> int:
+    """getpgrp(2)."""
+    return task.pid
+
+
+@syscall
+def getsid(task: "Task", pid: Int) -> int:
+    """getsid(2)."""
+    _own(task, pid)
+    return task.pid
+
+
+@syscall
+def setpgid(task: "Task", pid: Int, group: Int) -> int:
+    """setpgid(2): the process is a session leader, which cannot change its group."""
+    if (group or pid) < 0:
+        raise GuestError(EINVAL)
+    _own(task, pid)
+    raise GuestError(EPERM)
+
+
+@syscall
+def setsid(task: "Task") -> int:
+    """setsid(2): the process is a group leader already."""
+    raise GuestError(EPERM)
+
+
+@syscall
+def set_tid_address(task: "Task", address: Pointer) -> int:
+    """set_tid_address(2)."""
+    task.clear_child_tid = address
+    return task.tid
+
+
+@syscall
+def set_robust_list(task: "Task", head: Pointer, size: Size) -> int:
+    """set_robust_list(2)."""
+    if size != 24:
+        raise GuestError(EINVAL)
+    task.robust_list = head
+    return 0
+
+
+@syscall
+def get_robust_list(task: "Task", pid: Int, head: Pointer, size: Pointer) -> int:
+    """get_robust_list(2)."""
+    _own(task, pid)
+    task.mem.write_u64(size, 24)
+    task.mem.write_u64(head, task.robust_list)
+    return 0
+
+
+@syscall
+def arch_prctl(task: "Task", code: Int, address: Pointer) -> int:
+    """arch_prctl(2): the bases of FS and GS."""
+    if code in (ARCH_SET_FS, ARCH_SET_GS):
+        if address >= TASK_SIZE:
+            raise GuestError(EPERM)
+        if code == ARCH_SET_FS:
+            task.cpu.fs_base = address
+        else:
+            task.cpu.gs_base = address
+        return 0
+    if code == ARCH_GET_FS:
+        task.mem.write_u64(address, task.cpu.fs_base)
+        return 0
+    if code == ARCH_GET_GS:
+        task.mem.write_u64(address, task.cpu.gs_base)
+        return 0
+    raise GuestError(EINVAL)
+
+
+@syscall
+def prctl(task: "Task", option: Int, arg2: ULong, arg3: ULong, arg4: ULong, arg5: ULong) -> int:
+    """prctl(2).
+
+    The name, no-new-privileges, dumpable and what asks for defaults; everything else is EINVAL.
+    """
+    if option == PR_SET_NAME:
+        task.comm = _name(task, arg2)
+        return 0
+    if option == PR_GET_NAME:
+        task.mem.write(arg2, task.comm.ljust(16, b"\0"))
+        return 0
+    if option == PR_SET_NO_NEW_PRIVS:
+        if arg2 != 1 or arg3 or arg4 or arg5:
+            raise GuestError(EINVAL)
+        task.no_new_privs = True
+        return 0
+    if option == PR_GET_NO_NEW_PRIVS:
+        return int(task.no_new_privs)
+    if option == PR_SET_DUMPABLE:
+        if arg2 > 1:
+            raise GuestError(EINVAL)
+        task.dumpable = bool(arg2)
+        return 0
+    if option == PR_GET_DUMPABLE:
+        return int(task.dumpable)
+    if option in (PR_GET_PDEATHSIG, PR_GET_CHILD_SUBREAPER):
+        task.mem.write_u32(arg2, 0)
+        return 0
+    if option == PR_SET_PDEATHSIG and arg2 <= 64:
+        return 0
+    if option in (PR_SET_CHILD_SUBREAPER, PR_SET_TIMERSLACK, PR_GET_SECCOMP):
+        return 0
+    if option == PR_GET_TIMERSLACK:
+        return 50_000
+    if option == PR_CAPBSET_READ and arg2 <= 40:
+        return 0
+    raise GuestError(EINVAL)
+
+
+def _name(task: "Task", address: int) -> bytes:
+    """Up to 15 bytes of a string that may be longer."""
+    name = bytearray()
+    while len(name) < COMM_LENGTH:
+        byte = task.mem.read(address + len(name), 1)
+        if byte == b"\0":
+            break
+        name += byte
+    return bytes(name)
+
+
+# -------------------------------------------------------------------------------------------------------------- limits
+
+
+def _get_limit(task: "Task", resource: int) -> tuple[int, int]:
+    if not 0 <= resource < RLIM_NLIMITS:
+        raise GuestError(EINVAL)
+    return task.rlimits[resource]
+
+
+def _set_limit(task: "Task", resource: int, data: bytes) -> None:
+    soft, hard = struct.unpack("<QQ", data)
+    if soft > hard:
+        raise GuestError(EINVAL)
+    if hard > task.rlimits[resource][1]:
+        raise GuestError(EPERM)
+    task.rlimits[resource] = (soft, hard)
+    if resource == RLIMIT_NOFILE:
+        task.files.limit = soft
+
+
+@syscall
+def getrlimit(task: "Task", resource: UInt, limit: Pointer) -> int:
+    """getrlimit(2)."""
+    task.mem.write(limit, struct.pack("<QQ", *_get_limit(task, resource)))
+    return 0
+
+
+@syscall
+def setrlimit(task: "Task", resource: UInt, limit: Pointer) -> int:
+    """setrlimit(2).
+
+    Enforced are RLIMIT_NOFILE and RLIMIT_FSIZE; the sandbox's own limits hold whatever is set here.
+    """
+    _get_limit(task, resource)
+    _set_limit(task, resource, task.mem.read(limit, 16))
+    return 0
+
+
+@syscall
+def prlimit64(task: "Task", pid: Int, resource: UInt, new: Pointer, old: Pointer) -> int:
+    """prlimit(2)."""
+    _own(task, pid)
+    before = _get_limit(task, resource)
+    data = task.mem.read(new, 16) if new else None
+    if data is not None:
+        _set_limit(task, resource, data)
+    if old:
+        task.mem.write(old, struct.pack("<QQ", *before))
+    return 0
+
+
+@syscall
+def getrusage(task: "Task", who: Int, usage: Pointer) -> int:
+    """getrusage(2).
+
+    Processor time is all counted as user time; resident size is what the sandbox uses.
+    """
+    if who not in (-1, 0, 1):
+        raise GuestError(EINVAL)
+    seconds, nanoseconds = divmod(task.kernel.clock.cpu_ns() if who != -1 else 0, 1_000_000_000)
+    resident = task.kernel.memory_used() >> 10 if who != -1 else 0
+    task.mem.write(usage, struct.pack("<18q", seconds, nanoseconds // 1000, 0, 0, resident, *[0] * 13))
+    return 0
+
+
+# ---------------------------------------------------------------------------------------- what there is one answer to
+
+
+@syscall
+def rseq(task: "Task", area: Pointer, length: UInt, flags: Int, signature: UInt) -> int:
+    """rseq(2).
+
+    Not offered: a scheduler that pre-empts would have to abort critical sections. glibc does without it.
+    """
+    raise GuestError(ENOSYS)
+
+
+@syscall
+def clone3(task: "Task", arguments: Pointer, size: Size) -> int:
+    """clone3(2).
+
+    Not offered yet; glibc falls back to clone(2).
+    """
+    if size < 64:
+        raise GuestError(EINVAL)
+    if size > 4096:
+        raise GuestError(E2BIG)
+    raise GuestError(ENOSYS)
+
+
+@syscall
+def wait4(task: "Task", pid: Int, status: Pointer, options: Int, usage: Pointer) -> int:
+    """wait4(2): there are no children."""
+    if options & ~0xE000_000B & 0xFFFF_FFFF:
+        raise GuestError(EINVAL)
+    raise GuestError(ECHILD)
+
+
+@syscall
+def personality(task: "Task", persona: UInt) -> int:
+    """personality(2): always PER_LINUX."""
+    return 0
+
+
+@syscall
+def capget(task: "Task", header: Pointer, data: Pointer) -> int:
+    """capget(2): none."""
+    version, pid = struct.unpack("<Ii", task.mem.read(header, 8))
+    sets = {0x1998_0330: 1, 0x2007_1026: 2, 0x2008_0522: 2}.get(version)
+    if sets is None:
+        task.mem.write_u32(header, 0x2008_0522)
+        if not data:
+            return 0
+        raise GuestError(EINVAL)
+    if pid < 0:
+        raise GuestError(EINVAL)
+    _own(task, pid)
+    if data:
+        task.mem.write(data, bytes(12 * sets))
+    return 0
+
+
+@syscall
+def capset(task: "Task", header: Pointer, data: Pointer) -> int:
+    """capset(2): nothing can be gained, giving up everything succeeds."""
+    version = task.mem.read_u32(header)
+    sets = {0x1998_0330: 1, 0x2007_1026: 2, 0x2008_0522: 2}.get(version)
+    if sets is None:
+        raise GuestError(EINVAL)
+    if not data:
+        raise GuestError(EFAULT)
+    if any(task.mem.read(data, 12 * sets)):
+        raise GuestError(EPERM)
+    return 0
