@@ -1,0 +1,1 @@
+"""Recipes of templates and the agents that run inside guests: data, read by ``pyvmm.template``."""

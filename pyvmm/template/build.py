@@ -1,0 +1,234 @@
+"""Building a template: image, boot, warm-up, a rehearsal, and the snapshot.
+
+The program is booted and warmed up once. The state it is then frozen in is snapshotted twice: the first snapshot is
+forked to rehearse a run, which shows what every run touches; the second has those pages ready and side by side.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pyvmm.errors import TemplateError
+from pyvmm.host import Host
+from pyvmm.image import Image
+from pyvmm.kvm import KvmSregs
+from pyvmm.linux import boot, compact
+from pyvmm.linux.errors import GuestError
+from pyvmm.linux.files.control import install_control
+from pyvmm.linux.kernel import Kernel
+from pyvmm.linux.limits import Limits
+from pyvmm.machine import Machine, VcpuState
+from pyvmm.memory import GuestMemory
+from pyvmm.sandbox import HOME, Template
+from pyvmm.snapshot import FORMAT_VERSION, MEMORY, Snapshot, write
+from pyvmm.template.cache import TemplateCache, content_key
+from pyvmm.template.interpreter import interpreter_identity
+from pyvmm.template.recipe import Recipe, load_recipe
+from pyvmm.template.userland import IMAGE_FORMAT, ImageInfo, build_image
+
+AGENT_PATH = "/usr/local/lib/pyvmm/agent.py"
+#: Rises when a template built by an older personality would not go on under this one.
+PERSONALITY_VERSION = 1
+_REHEARSAL = "print(1 + 1)\n"
+_WARM_UP_SECONDS = 120.0
+_FIRST_SLOT = 128 << 20
+
+
+def agent_source() -> bytes:
+    """The agent that is put into the image."""
+    return resources.files("pyvmm.guest").joinpath("agent.py").read_bytes()
+
+
+def template_key(recipe: Recipe, processor: str) -> str:
+    """The cache key of a recipe on this host: what the template's contents depend on."""
+    return content_key(
+        {
+            "recipe": recipe.encode(),
+            "interpreter": interpreter_identity(),
+            "agent": agent_source(),
+            "snapshot": FORMAT_VERSION,
+            "image": IMAGE_FORMAT,
+            "personality": PERSONALITY_VERSION,
+            "processor": processor,
+        }
+    )
+
+
+def build(
+    recipe_name: str | Path,
+    progress: Callable[[str], None],
+    *,
+    host: Host | None = None,
+    cache: TemplateCache | None = None,
+    replace: bool = False,
+    upgrade: bool = False,
+) -> Path:
+    """Build the template of a recipe, unless the cache has it; the template's folder.
+
+    :param replace: build it even if it is there.
+    :param upgrade: ask the package index for newer packages.
+    :raises RecipeError: the recipe is wrong.
+    :raises TemplateError: a step failed; nothing that looks finished is left behind.
+    """
+    recipe = load_recipe(recipe_name)
+    cache = cache or TemplateCache()
+    with nullcontext(host) if host is not None else Host() as host:
+        key = template_key(recipe, host.processor)
+        found = cache.find(recipe.name, key)
+        if found is not None and not replace and not upgrade:
+            return found.path
+        with cache.build(recipe.name, key, replace=replace or upgrade, waiting=progress) as folder:
+            if folder is not None:
+                _build_into(folder, recipe, host, cache, progress, upgrade)
+        return cache.entry_path(recipe.name, key)
+
+
+def _build_into(
+    folder: Path, recipe: Recipe, host: Host, cache: TemplateCache, progress: Callable[[str], None], upgrade: bool
+) -> None:
+    began = time.monotonic()
+    info = build_image(recipe, folder, progress, cache, upgrade, extra_files={AGENT_PATH: agent_source()})
+    with Image.open(folder, verify=False) as image:
+        progress(f"booting, importing {len(recipe.warm)} modules")
+        machine, kernel, streams = _boot(recipe, info, image, host)
+        with machine:
+            warmed_in = _warm_up(machine, kernel, streams, recipe)
+            facts = _facts(recipe, info, machine, warmed_in)
+            vcpu = _frozen_vcpu(machine, kernel)
+            progress("rehearsing a run")
+            hot = _rehearse(folder, image, machine, kernel, vcpu, facts, host)
+            facts["built_in_seconds"] = round(time.monotonic() - began, 2)
+            progress("writing the snapshot")
+            _write(folder, machine, kernel, vcpu, facts, host, hot)
+
+
+def _boot(recipe: Recipe, info: ImageInfo, image: Image, host: Host) -> tuple[Machine, Kernel, boot.Streams]:
+    """A machine whose program stands before its first instruction."""
+    limits = Limits(memory_bytes=recipe.memory_mb << 20)
+    memory = GuestMemory(limits.memory_bytes, min(_FIRST_SLOT, limits.memory_bytes))
+    machine = Machine(host, memory)
+    try:
+        streams = boot.Streams(limits.output_bytes)
+        facts = boot.ProcessorFacts(machine.vcpu.get_tsc_khz(), host.hwcap, machine.vcpu.xsave_size)
+        argv = [info.executable, AGENT_PATH, *recipe.warm]
+        envp = [f"{name}={value}" for name, value in recipe.env.items()]
+        kernel = boot.boot(
+            memory,
+            machine.vcpu.run_page,
+            image,
+            [os.fsencode(argument) for argument in argv],
+            [os.fsencode(variable) for variable in envp],
+            os.fsencode(HOME),
+            limits,
+            facts,
+            streams,
+        )
+        install_control(kernel)
+        kernel.attach(kernel.task, machine.vcpu, machine.sleep, machine.check)
+        sregs = boot.initial_sregs(machine.vcpu.get_sregs(), kernel.task.mm.table.root)
+        xsave = boot.initial_xsave(machine.vcpu.get_xsave())
+        machine.restore_vcpu(VcpuState(kernel.cpu.general_registers(), bytes(sregs), xsave, boot.MSRS))
+    except GuestError as error:
+        machine.close()
+        raise TemplateError(f"{info.executable} cannot be started in the image: {error}") from error
+    except BaseException:
+        machine.close()
+        raise
+    return machine, kernel, streams
+
+
+def _warm_up(machine: Machine, kernel: Kernel, streams: boot.Streams, recipe: Recipe) -> float:
+    """Run until the agent waits for a program; how long that took, in seconds."""
+    began = time.monotonic()
+    ended = machine.run(kernel, time.monotonic_ns() + int(_WARM_UP_SECONDS * 1e9))
+    if not kernel.frozen:
+        said = (streams.stdout.value() + streams.stderr.value())[-4000:].decode("utf-8", "replace")
+        how = f"ended ({kernel.ended})" if ended else f"was not ready after {_WARM_UP_SECONDS:g} s"
+        raise TemplateError(f"the program of template {recipe.name!r} {how} while warming up. It said:\n{said}")
+    return time.monotonic() - began
+
+
+def _frozen_vcpu(machine: Machine, kernel: Kernel) -> VcpuState:
+    """The processor's state, as a fork is to begin: the program's own registers, in ring 3."""
+    state = machine.save_vcpu(tuple(boot.MSRS))
+    sregs = boot.initial_sregs(KvmSregs.from_buffer_copy(state.sregs), kernel.task.mm.table.root)
+    sregs.fs.base, sregs.gs.base = kernel.cpu.fs_base, kernel.cpu.gs_base
+    return VcpuState(kernel.cpu.general_registers(), bytes(sregs), state.xsave, state.msrs)
+
+
+def _rehearse(
+    folder: Path, image: Image, machine: Machine, kernel: Kernel, vcpu: VcpuState, facts: dict[str, Any], host: Host
+) -> set[int]:
+    """Fork what is frozen, run a little program, and see which pages that touched; ``kernel`` then has all of them."""
+    rehearsal = folder / "rehearsal"
+    rehearsal.mkdir()
+    try:
+        _write(rehearsal, machine, kernel, vcpu, facts, host, set())
+        with Snapshot.load(rehearsal, host.processor) as snapshot, Template(host, snapshot, image).fork() as fork:
+            result = fork.run(_REHEARSAL)
+            if result.stdout != b"2\n" or result.status != "ok":
+                raise TemplateError(f"the rehearsal in a fork of the new template failed: {result}")
+            before = (rehearsal / MEMORY).read_bytes()
+            hot = compact.touched(fork.kernel.task.mm, fork.machine.memory, memoryview(before))
+    finally:
+        shutil.rmtree(rehearsal)
+    mm = kernel.task.mm
+    for address in hot:
+        vma = mm.find(address)
+        # What the fork mapped beyond the template (a heap that grew) is no part of the template's address space.
+        if vma is not None and not mm.table.lookup(address):
+            mm.fault(address, False)
+    return hot
+
+
+def _write(
+    folder: Path,
+    machine: Machine,
+    kernel: Kernel,
+    vcpu: VcpuState,
+    facts: dict[str, Any],
+    host: Host,
+    hot: set[int],
+) -> None:
+    mm = kernel.task.mm
+    packed = compact.pack(mm, machine.memory, hot)
+    try:
+        sregs = KvmSregs.from_buffer_copy(vcpu.sregs)
+        sregs.cr3 = packed.root
+        write(
+            folder,
+            kind="process",
+            processor=host.processor,
+            memory_limit=machine.memory.limit,
+            memory=packed.memory.view[: packed.size],
+            hot_size=packed.hot_size,
+            vcpu=VcpuState(vcpu.regs, bytes(sregs), vcpu.xsave, vcpu.msrs),
+            guest=compact.state_after(boot.freeze(kernel), packed),
+            facts=facts,
+        )
+    finally:
+        packed.memory.close()
+
+
+def _facts(recipe: Recipe, info: ImageInfo, machine: Machine, warmed_in: float) -> dict[str, Any]:
+    """What the manifest remembers of the build."""
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "recipe": msgspec.to_builtins(recipe),
+        "python_version": info.python_version,
+        "executable": info.executable,
+        "packages": {package.name: package.version for package in info.packages},
+        "image_files": info.inodes,
+        "image_bytes": info.size,
+        "image_sha256": info.digest,
+        "tsc_khz": machine.vcpu.get_tsc_khz(),
+        "warm_up_seconds": round(warmed_in, 2),
+    }

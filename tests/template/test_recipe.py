@@ -1,0 +1,98 @@
+"""Recipes: what is accepted, what is refused and with which words."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyvmm.errors import RecipeError
+from pyvmm.template.recipe import Recipe, builtin_recipes, canonical_name, load_recipe, parse_recipe
+
+
+def test_the_builtin_python_recipe() -> None:
+    recipe = load_recipe("python")
+    assert recipe.name == "python"
+    assert {"numpy", "pandas"} <= set(recipe.packages) & set(recipe.warm)
+    assert recipe.env["OPENBLAS_NUM_THREADS"] == "1"
+    assert "python" in builtin_recipes()
+
+
+def test_a_file_gives_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('runtime = "python"\nmemory_mb = 128\n')
+    assert load_recipe(path) == load_recipe(str(path)) == Recipe(name="mine", runtime="python", memory_mb=128)
+
+
+def test_equal_recipes_encode_equally() -> None:
+    one = parse_recipe("r", b'runtime = "python"\n[env]\nA = "1"\nB = "2"\n', "r")
+    other = parse_recipe("r", b'# a comment\nruntime="python"\nmemory_mb=512\nenv={B="2",A="1"}\n', "r")
+    assert one.encode() == other.encode()
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("", "missing required field `runtime`"),
+        ("runtime = 'cobol'", r"Invalid enum value 'cobol' - at `\$.runtime`"),
+        ("runtime = ", "not TOML"),
+        ("runtime = 'python'\nmemory = 1", "unknown field `memory`"),
+        ("runtime = 'python'\nname = 'x'", "the file's name is the recipe's name"),
+        ("runtime = 'python'\nmemory_mb = 63", r">= 64 - at `\$.memory_mb`"),
+        ("runtime = 'python'\nmemory_mb = 1e3", r"Expected `int`"),
+        ("runtime = 'python'\npackages = 'numpy'", "Expected `array`"),
+        ("runtime = 'python'\npackages = ['--index-url=http://x']", "not a package with an optional version"),
+        ("runtime = 'python'\npackages = ['x @ file:///etc']", "not a package with an optional version"),
+        ("runtime = 'python'\npackages = ['./here']", "not a package with an optional version"),
+        ("runtime = 'python'\npackages = ['a_b', 'A-b>=1']", "'a-b' is named twice"),
+        ("runtime = 'python'\nwarm = ['os; print(1)']", "not the name of a module"),
+        ("runtime = 'python'\nexclude = ['../x']", "not a pattern below"),
+        ("runtime = 'python'\n[env]\n'A=B' = 'x'", "not the name of a variable"),
+        ('runtime = "python"\n[env]\nA = "x\\u0000y"', "null character"),
+    ],
+)
+def test_faults_are_named(source: str, words: str) -> None:
+    with pytest.raises(RecipeError, match=words) as caught:
+        parse_recipe("bad", source.encode(), "here/bad.toml")
+    assert str(caught.value).startswith("here/bad.toml: ")
+
+
+def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no recipe named 'perl': there are .*python"):
+        load_recipe("perl")
+    with pytest.raises(RecipeError, match="No such file"):
+        load_recipe(tmp_path / "x.toml")
+    with pytest.raises(RecipeError, match="a recipe's name is made of"):
+        parse_recipe("Näme", b"", "Näme.toml")
+
+
+@pytest.mark.parametrize(
+    "requirement", ["numpy", "numpy==2.0.*", "a.b_c[x, y] >= 1.0, != 1.5", "z~=1.4", "x===1!2.0+local"]
+)
+def test_ordinary_requirements_are_accepted(requirement: str) -> None:
+    source = f'runtime = "python"\npackages = ["{requirement}"]'
+    assert parse_recipe("r", source.encode(), "r").packages == (requirement,)
+
+
+def test_names_are_normalised() -> None:
+    assert canonical_name("Foo._-Bar[x]>=1") == "foo-bar"
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+def test_no_bytes_give_another_exception(source: bytes) -> None:
+    try:
+        parse_recipe("fuzz", source, "fuzz.toml")
+    except RecipeError as error:
+        assert str(error)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["packages", "exclude", "warm"]), st.lists(st.text(max_size=12), max_size=4))
+def test_any_list_is_a_recipe_or_a_recipe_error(field: str, values: list[str]) -> None:
+    quoted = ", ".join('"' + "".join(f"\\U{ord(letter):08x}" for letter in value) + '"' for value in values)
+    try:
+        recipe = parse_recipe("fuzz", f'runtime = "python"\n{field} = [{quoted}]'.encode(), "fuzz.toml")
+    except RecipeError:
+        return
+    assert list(getattr(recipe, field)) == values
