@@ -1,0 +1,309 @@
+"""The public face: a template, the sandboxes forked from it, and what a run gave.
+
+::
+
+    with Template.load("python") as template:
+        result = template.run("print(1 + 1)")
+"""
+
+import posixpath
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pyvmm.errors import ForkFailed, HostError, SnapshotError
+from pyvmm.fork import fork
+from pyvmm.host import Host
+from pyvmm.image import Image
+from pyvmm.linux.boot import FrozenGuest, ProcessorFacts, Streams
+from pyvmm.linux.kernel import Kernel
+from pyvmm.linux.limits import Limits
+from pyvmm.machine import Machine
+from pyvmm.snapshot import Snapshot
+from pyvmm.template.cache import TemplateCache
+
+if TYPE_CHECKING:
+    from pyvmm.linux.strace import Tracer
+
+#: Where a program's file lies in the sandbox, and its working directory.
+HOME = "/home/user"
+#: Names as a program's file may have them: one component of a path.
+_NAME_MAX = 255
+
+Sink = Callable[[bytes], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended. Times are measured, in seconds.
+
+    ``status`` is one of ``ok``, ``error`` (the program's own failure), ``timeout``, ``oom``, ``output_limit``,
+    ``crashed`` (a signal or a processor fault), ``protocol_error``. ``exit_code`` is the program's, 128 + n for
+    death by signal n, -1 for a timeout.
+    """
+
+    stdout: bytes
+    stderr: bytes
+    exit_code: int
+    status: str
+    stdout_truncated: bool
+    stderr_truncated: bool
+    #: From asking for a VM until it could run.
+    fork_seconds: float
+    #: From then until the program ended.
+    exec_seconds: float
+    #: Both, and what lies between.
+    total_seconds: float
+
+
+class Sandbox:
+    """A forked VM that waits for its program. It runs one, and is then of no use but to be closed."""
+
+    def __init__(
+        self, machine: Machine, kernel: Kernel, streams: Streams, hot_size: int, started_ns: int, forked_ns: int
+    ) -> None:
+        self._machine, self._kernel, self._streams = machine, kernel, streams
+        self._hot_size = hot_size
+        self._started_ns, self._forked_ns = started_ns, forked_ns
+        self._used = self._closed = False
+
+    def run(
+        self,
+        code: str | bytes,
+        *,
+        argv: Sequence[str] = (),
+        name: str = "main.py",
+        stdin: bytes = b"",
+        files: Mapping[str, bytes] | None = None,
+        timeout: float = 30.0,
+    ) -> Result:
+        """Run ``code`` as the script ``name`` with arguments ``argv``.
+
+        :param stdin: what the program reads from descriptor 0.
+        :param files: files for the program, by path relative to its working directory.
+        :param timeout: seconds after which it is stopped, whatever it does.
+        :raises ForkFailed: the VM could not be given fresh randomness; nothing of ``code`` ran.
+        :raises ValueError: a name or path cannot be used, or the sandbox has been used.
+        """
+        if self._used:
+            raise ValueError("a sandbox runs one program; fork the template again for the next")
+        self._used = True
+        kernel, machine = self._kernel, self._machine
+        source = code.encode("utf-8", "surrogatepass") if isinstance(code, str) else code
+        path = _script_path(name)
+        kernel.stdin = stdin
+        task = kernel.task
+        for relative, data in (files or {}).items():
+            if relative.startswith("/"):
+                raise ValueError(f"not a path relative to the working directory: {relative!r}")
+            kernel.vfs.put_file(posixpath.join(HOME, relative).encode(), data, 0o644, task.creds.uid, task.creds.gid)
+        kernel.vfs.put_file(path, source, 0o644, task.creds.uid, task.creds.gid)
+        arguments = [path, *(argument.encode("utf-8", "surrogateescape") for argument in argv)]
+        if any(b"\0" in argument for argument in arguments):
+            raise ValueError("an argument cannot hold a NUL")
+        head = b"\0".join(arguments)
+        kernel.program = b"%d %d\n" % (len(head), len(source)) + head + source
+
+        begun_ns = time.monotonic_ns()
+        # What every run writes to is copied in one go: a third of the price of as many faults.
+        machine.memory.populate(0, self._hot_size)
+        kernel.start()
+        ended = kernel.ended is not None or machine.run(kernel, begun_ns + int(timeout * 1e9))
+        ended_ns = time.monotonic_ns()
+        return self._result(ended, begun_ns, ended_ns, timeout)
+
+    def _result(self, ended: bool, begun_ns: int, ended_ns: int, timeout: float) -> Result:
+        kernel = self._kernel
+        stdout, stderr = self._streams.stdout, self._streams.stderr
+        end = kernel.ended
+        if not kernel.refreshed:
+            said = stderr.value()[-2000:].decode("utf-8", "replace")
+            raise ForkFailed(
+                f"the fork was not made fresh within {timeout:g} s ({end}); it was destroyed. It said: {said!r}"
+            )
+        if not ended:
+            status, code = "timeout", -1
+        elif end is None:
+            status, code = "protocol_error", 1
+        else:
+            status, code = end.status, end.code
+        errors = stderr.value()
+        if end is not None and end.message:
+            errors += (b"\n" if errors and not errors.endswith(b"\n") else b"") + end.message.encode() + b"\n"
+        return Result(
+            stdout.value(),
+            errors,
+            code,
+            status,
+            stdout.truncated,
+            stderr.truncated,
+            (self._forked_ns - self._started_ns) / 1e9,
+            (ended_ns - begun_ns) / 1e9,
+            (ended_ns - self._started_ns) / 1e9,
+        )
+
+    def asked_for(self, started_ns: int) -> None:
+        """The sandbox was made ahead and somebody who asked at ``started_ns`` (CLOCK_MONOTONIC) has it now."""
+        self._started_ns, self._forked_ns = started_ns, time.monotonic_ns()
+
+    @property
+    def kernel(self) -> Kernel:
+        """The guest's kernel, for those who want to look inside."""
+        return self._kernel
+
+    @property
+    def machine(self) -> Machine:
+        """The VM."""
+        return self._machine
+
+    def stop(self) -> None:
+        """End the run at once, from any thread; :meth:`run` then returns a result of status ``timeout``."""
+        self._machine.stop()
+
+    def close(self) -> None:
+        """Destroy the VM; twice is fine."""
+        if not self._closed:
+            self._closed = True
+            try:
+                self._machine.close()
+            finally:
+                self._kernel.detach()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Sandbox pid={self._kernel.task.pid} {self._machine!r}>"
+
+
+class Template:
+    """A loaded template, from which sandboxes are forked. Threads may share it."""
+
+    def __init__(self, host: Host, snapshot: Snapshot, image: Image) -> None:
+        self.host, self.snapshot, self.image = host, snapshot, image
+        #: What is closed with the template.
+        self._owned = ExitStack()
+        if snapshot.manifest.kind != "process":
+            raise SnapshotError(
+                f"{snapshot.path}: a guest of kind {snapshot.manifest.kind!r}, which cannot be run here"
+            )
+        facts = snapshot.manifest.facts
+        self._limits = Limits(memory_bytes=snapshot.manifest.memory_limit)
+        try:
+            self.name: str = facts["name"]
+            processor = ProcessorFacts(int(facts["tsc_khz"]), host.hwcap, len(snapshot.vcpu.xsave))
+            self._frozen = FrozenGuest(snapshot.guest, image, self._limits, processor)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SnapshotError(f"{snapshot.path}: its guest's state makes no sense: {error!r}") from error
+
+    @classmethod
+    def load(cls, name: str = "python", *, host: Host | None = None, cache: TemplateCache | None = None) -> Self:
+        """Load the newest template of that name.
+
+        :raises TemplateNotFound: none has been built; the message names the command.
+        :raises SnapshotError: it is damaged, or of another version or processor.
+        :raises HostError: this host cannot run it.
+        """
+        entry = (cache or TemplateCache()).latest(name)
+        return cls.open(entry.path, host=host)
+
+    @classmethod
+    def open(cls, path: Path, *, host: Host | None = None) -> Self:
+        """Load the template in the folder ``path``; errors as :meth:`load`."""
+        with ExitStack() as undo:
+            if host is None:
+                host = undo.enter_context(Host())
+            snapshot = undo.enter_context(Snapshot.load(path, host.processor))
+            image = undo.enter_context(Image.open(path))
+            template = cls(host, snapshot, image)
+            template._owned = undo.pop_all()
+        return template
+
+    @classmethod
+    def build(
+        cls,
+        recipe: str | Path = "python",
+        *,
+        host: Host | None = None,
+        progress: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Build the template of a recipe unless it is there already, and load it. Errors as
+        :func:`pyvmm.template.build.build`.
+        """
+        from pyvmm.template.build import build
+
+        return cls.open(build(recipe, progress or (lambda step: None), host=host, **options), host=host)
+
+    @property
+    def memory_mb(self) -> int:
+        """MiB of memory that a sandbox may use."""
+        return self.snapshot.manifest.memory_limit >> 20
+
+    def fork(
+        self,
+        *,
+        output_limit: int | None = None,
+        sinks: tuple[Sink | None, Sink | None] = (None, None),
+        tracer: "Tracer | None" = None,
+    ) -> Sandbox:
+        """A new sandbox.
+
+        :param output_limit: bytes kept of each stream (1 MiB); a program that writes more is stopped.
+        :param sinks: called with what the program writes to descriptors 1 and 2, as it comes.
+        :raises ForkFailed: the VM could not be made; the message says why.
+        """
+        started_ns = time.monotonic_ns()
+        streams = Streams(output_limit or self._limits.output_bytes, sinks=sinks)
+        try:
+            machine = fork(self.host, self.snapshot)
+        except HostError as error:
+            raise ForkFailed(f"the VM could not be made: {error}") from error
+        try:
+            kernel = self._frozen.thaw(machine.memory, machine.vcpu.run_page, streams)
+            kernel.attach(kernel.task, machine.vcpu, machine.sleep, machine.check)
+            kernel.tracer = tracer
+        except OSError as error:
+            machine.close()
+            raise ForkFailed(f"the VM could not be made fresh: {error}") from error
+        except BaseException:
+            machine.close()
+            raise
+        hot_size = self.snapshot.manifest.hot_size
+        return Sandbox(machine, kernel, streams, hot_size, started_ns, time.monotonic_ns())
+
+    def run(self, code: str | bytes, **options: Any) -> Result:
+        """Fork, run ``code``, throw the fork away; options as :meth:`Sandbox.run`."""
+        with self.fork() as sandbox:
+            return sandbox.run(code, **options)
+
+    def close(self) -> None:
+        """Let go of snapshot and image; to be done when no sandbox is alive any more. Twice is fine."""
+        self._owned.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Template {self.name!r} {self.memory_mb} MiB>"
+
+
+def _script_path(name: str) -> bytes:
+    if (
+        not name
+        or "/" in name
+        or "\0" in name
+        or name in (".", "..")
+        or len(name.encode("utf-8", "surrogateescape")) > _NAME_MAX
+    ):
+        raise ValueError(f"not a name for a script: {name!r}")
+    return posixpath.join(HOME, name).encode("utf-8", "surrogateescape")

@@ -1,0 +1,5 @@
+# ruff: noqa
+from common import sys
+
+print("x")
+sys.exit(42)

@@ -1,0 +1,5 @@
+# ruff: noqa
+from common import errno
+
+print("x")
+raise OSError(errno.ENOSPC, "full")
