@@ -17,6 +17,8 @@ from pyvmm.kvm.abi.run import RUN_DIRTY_REGS, RUN_SYNC_REGS, RUN_SYNC_SREGS, RUN
 from pyvmm.memory import GuestMemory
 
 _REGS_SIZE, _SREGS_SIZE = ctypes.sizeof(KvmRegs), ctypes.sizeof(KvmSregs)
+#: A time that does not come (timer_settime takes a time_t).
+_NEVER = (1 << 62) - 1
 _BOTH = (3).to_bytes(8, "little")
 
 
@@ -24,7 +26,7 @@ class Guest(Protocol):
     """What answers a machine's exits."""
 
     def handle_exit(self, reason: int) -> bool:
-        """Serve one exit (KVM_EXIT_*); False ends the run."""
+        """Serve one exit (KVM_EXIT_*, KVM_EXIT_INTR when the alarm rang); False ends the run."""
 
     def fail(self, message: str) -> None:
         """The machine cannot go on; ``message`` says why."""
@@ -63,7 +65,7 @@ class Machine:
         self._kick: Kick | None = None
         self._kick_lock = threading.Lock()
         self._stop = False
-        self._deadline = 1 << 63
+        self._deadline = self._alarm = _NEVER
         with ExitStack() as undo:
             undo.callback(memory.close)
             self.vm = undo.enter_context(host.kvm.create_vm())
@@ -105,7 +107,7 @@ class Machine:
             if self._stop:
                 kick.send()
         self.vcpu.set_signal_mask(kick.mask)
-        kick.arm(deadline_ns)
+        kick.arm(min(deadline_ns, self._alarm))
         run, handle = self.vcpu.run, guest.handle_exit
         try:
             while True:
@@ -114,7 +116,7 @@ class Machine:
                     kick.drain()
                     if self._must_stop():
                         return False
-                elif not handle(reason):
+                if not handle(reason):
                     return True
         except Interrupted:
             return False
@@ -125,6 +127,14 @@ class Machine:
             with self._kick_lock:
                 self._kick = None
             kick.disarm()
+
+    def set_alarm(self, at_ns: int | None) -> None:
+        """Called by a guest that wants to be interrupted at ``at_ns`` (CLOCK_MONOTONIC; None: not any more), for its
+        own purposes.
+        """
+        self._alarm = _NEVER if at_ns is None else at_ns
+        if self._kick is not None:
+            self._kick.arm(min(self._deadline, self._alarm))
 
     def check(self) -> None:
         """Called by a guest in the middle of long work.

@@ -179,7 +179,7 @@ class Sandbox:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Sandbox pid={self._kernel.task.pid} {self._machine!r}>"
+        return f"<Sandbox pid={self._kernel.first_process.pid} {self._machine!r}>"
 
 
 class Template:
@@ -267,7 +267,7 @@ class Template:
             raise ForkFailed(f"the VM could not be made: {error}") from error
         try:
             kernel = self._frozen.thaw(machine.memory, machine.vcpu.run_page, streams)
-            kernel.attach(kernel.task, machine.vcpu, machine.sleep, machine.check)
+            kernel.attach(machine.vcpu, machine)
             kernel.tracer = tracer
         except OSError as error:
             machine.close()

@@ -244,6 +244,13 @@ class Vcpu(Descriptor):
         ioctls.KVM_GET_VCPU_EVENTS(self._fd, events)
         return events
 
+    def has_pending_exception(self) -> bool:
+        """Whether an exception or interrupt is about to be delivered to the guest, whose registers must not be
+        exchanged meanwhile.
+        """
+        events = self.get_vcpu_events()
+        return bool(events.exception.injected or events.exception.pending or events.interrupt.injected)
+
     def set_vcpu_events(self, events: KvmVcpuEvents) -> None:
         """Set exceptions and interrupts under way; ``flags`` says which fields count (api.rst 4.32)."""
         ioctls.KVM_SET_VCPU_EVENTS(self._fd, events)

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pyvmm.kvm import KvmSegment, KvmSregs
 from pyvmm.linux import elf, exec, layout, stub
+from pyvmm.linux.areas import InodeTable
 from pyvmm.linux.clock import Clock
-from pyvmm.linux.cpu import Cpu
+from pyvmm.linux.cpu import Context, Cpu
 from pyvmm.linux.files import FdTable
 from pyvmm.linux.frames import FrameAllocator
-from pyvmm.linux.kernel import FIRST_PID, PID_MAX, Kernel
+from pyvmm.linux.kernel import FIRST_PID, PID_MAX, Kernel, call_of
 from pyvmm.linux.limits import Limits
-from pyvmm.linux.mm import AddressSpace, FrozenSpace, InodeTable
+from pyvmm.linux.mm import AddressSpace, FrozenSpace
 from pyvmm.linux.output import OutputStream
+from pyvmm.linux.process import Process
 from pyvmm.linux.signals import FrozenSignals, SignalState
 from pyvmm.linux.task import Task
 from pyvmm.linux.usermem import UserMemory
@@ -30,10 +32,6 @@ if TYPE_CHECKING:
 MSR_STAR, MSR_LSTAR, MSR_SYSCALL_MASK = 0xC000_0081, 0xC000_0082, 0xC000_0084
 #: The MSRs that a process guest depends on; FS and GS bases travel with the segment registers.
 MSRS = {MSR_STAR: stub.STAR, MSR_LSTAR: stub.LSTAR, MSR_SYSCALL_MASK: stub.SYSCALL_MASK}
-
-#: x87 control word and MXCSR as Linux starts a program (``fpstate_init_user``); offsets in the XSAVE area.
-_FCW, _FCW_OFFSET = 0x37F, 0
-_MXCSR, _MXCSR_OFFSET = 0x1F80, 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +76,6 @@ def initial_sregs(sregs: KvmSregs, root: int) -> KvmSregs:
     return sregs
 
 
-def initial_xsave(xsave: bytes) -> bytes:
-    """Extended state with Linux's x87 control word and MXCSR, everything else as after reset."""
-    state = bytearray(xsave)
-    state[_FCW_OFFSET : _FCW_OFFSET + 2] = _FCW.to_bytes(2, "little")
-    state[_MXCSR_OFFSET : _MXCSR_OFFSET + 4] = _MXCSR.to_bytes(4, "little")
-    state[512] |= 3  # XSTATE_BV: x87 and SSE are not in their initial configuration
-    return bytes(state)
-
-
 def boot(
     memory: GuestMemory,
     page: memoryview,
@@ -108,16 +97,17 @@ def boot(
     clock = Clock(0, facts.tsc_khz)
     vfs = Vfs(image, clock, limits)
     kernel = Kernel(memory, vfs, clock, limits, streams.stdout, streams.stderr, streams.stdin)
-    mm = AddressSpace(memory, frames, cast(InodeTable, vfs))
-    stub.map_system_pages(mm.table)
+    kernel.hwcap, kernel.xsave_size = facts.hwcap, facts.xsave_size
+    mm = AddressSpace(memory, frames, cast(InodeTable, vfs), prepare=stub.map_system_pages)
     cpu = Cpu(page, memory.view)
     mem = UserMemory(mm, memory.view, memory.words)
     fs = FsContext(vfs)
     files = FdTable(limits.nofile)
     files.install_standard(vfs)
-    task = Task(kernel, cpu, mm, mem, files, fs, SignalState(), FIRST_PID, FIRST_PID)
-    task.rlimits = limits.initial_rlimits()
-    kernel.task = task
+    process = Process(kernel, FIRST_PID, None)
+    process.rlimits = limits.initial_rlimits()
+    task = Task(kernel, process, cpu, mm, mem, files, fs, SignalState(process.signals), FIRST_PID)
+    kernel.begin_with(task)
     fs.chdir(task, cwd)
 
     path = argv[0]
@@ -129,12 +119,12 @@ def boot(
         task.creds.euid,
         task.creds.gid,
         task.creds.egid,
-        facts.hwcap,
-        facts.xsave_size + 1024,
+        kernel.hwcap,
+        kernel.minsigstksz,
         kernel.random(16),
     )
     entry, stack = exec.load(mm, mem, exec.Program(path, inode, interpreter, program, argv, envp), identity)
-    task.exe_path, task.argv, task.envp = path, list(argv), list(envp)
+    process.exe_path, process.argv, process.envp = path, list(argv), list(envp)
     task.comm = path.rsplit(b"/", 1)[-1][:15]
     registers = dict.fromkeys(cpu.registers(), 0)
     registers.update(rip=entry, rsp=stack, rflags=stub.FIXED_RFLAGS)
@@ -152,9 +142,11 @@ class FrozenGuest:
         self._vfs = state["vfs"]
         self._files = state["files"]
         self._fs = state["fs"]
-        self._task = state["task"]
-        self._signals = FrozenSignals(state["task"]["signals"])
-        self._rlimits = [tuple(limit) for limit in state["task"]["rlimits"]]
+        self._process = state["process"]
+        self._rlimits = [tuple(limit) for limit in state["process"]["rlimits"]]
+        #: The first is the one that froze, and whose registers are the vCPU's.
+        self._threads = [_FrozenThread(thread) for thread in state["threads"]]
+        self._numbers = max(thread.offset for thread in self._threads) + 1
         self._monotonic_ns = state["monotonic_ns"]
 
     def thaw(self, memory: GuestMemory, page: memoryview, streams: Streams) -> Kernel:
@@ -163,47 +155,97 @@ class FrozenGuest:
         clock = Clock(self._monotonic_ns, self._facts.tsc_khz)
         vfs = Vfs.restore(self._image, self._vfs, clock, limits)
         kernel = Kernel(memory, vfs, clock, limits, streams.stdout, streams.stderr, streams.stdin)
+        kernel.hwcap, kernel.xsave_size = self._facts.hwcap, self._facts.xsave_size
         frames = FrameAllocator(memory, 0)
         frames.restore(self._frames)
-        mm = AddressSpace(memory, frames, cast(InodeTable, vfs), self._space.root)
+        mm = AddressSpace(memory, frames, cast(InodeTable, vfs), self._space.root, stub.map_system_pages)
         mm.restore(self._space)
         cpu = Cpu(page, memory.view)
-        state = self._task
-        registers = state["registers"]
-        cpu.rip, cpu.rflags, cpu.rsp = registers["rip"], registers["rflags"], registers["rsp"]
         # A pid of its own: by it, libraries that keep a generator per process (OpenSSL) notice that they have been
         # forked.
-        pid = FIRST_PID + 1 + int.from_bytes(kernel.random(4), "little") % (PID_MAX - FIRST_PID - 1)
+        pids = PID_MAX - FIRST_PID - self._numbers
+        pid = FIRST_PID + 1 + int.from_bytes(kernel.random(4), "little") % pids
+        process = Process(kernel, pid, None)
+        state = self._process
+        process.rlimits = list(self._rlimits)
+        process.exe_path = state["exe_path"]
+        process.argv, process.envp = list(state["argv"]), list(state["envp"])
         mem = UserMemory(mm, memory.view, memory.words)
-        task = Task(
-            kernel,
-            cpu,
-            mm,
-            mem,
-            FdTable.restore(self._files, vfs),
-            FsContext.restore(self._fs, vfs),
-            SignalState.restore(self._signals),
-            pid,
-            pid,
-        )
-        task.comm, task.exe_path = state["comm"], state["exe_path"]
-        task.argv, task.envp = list(state["argv"]), list(state["envp"])
-        task.rlimits = list(self._rlimits)
-        task.clear_child_tid, task.robust_list = state["clear_child_tid"], state["robust_list"]
-        kernel.task = task
+        files, fs = FdTable.restore(self._files, vfs), FsContext.restore(self._fs, vfs)
+        files.users = len(self._threads)
+        process.signals.actions = dict(self._threads[0].signals.actions)
+        for frozen in self._threads:
+            signals = SignalState.restore(frozen.signals, process.signals)
+            task = Task(kernel, process, cpu, mm, mem, files, fs, signals, pid + frozen.offset)
+            task.comm = frozen.comm
+            task.clear_child_tid, task.robust_list = frozen.clear_child_tid, frozen.robust_list
+            if frozen is self._threads[0]:
+                kernel.begin_with(task)
+                cpu.rip, cpu.rflags, cpu.rsp = frozen.context.rip, frozen.context.rflags, frozen.context.rsp
+            else:
+                # It makes the system call that it slept in again, and sleeps again.
+                kernel.add(task)
+                task.context = frozen.context.copy()
+                task.call = call_of(frozen.context)
+                task.is_first_try = task.call is None
+                task.deadline, task.has_deadline = frozen.deadline, frozen.deadline is not None
+                kernel.scheduler.make_ready(task)
         kernel.frozen = True
         return kernel
 
 
+class _FrozenThread:
+    """One thread of a saved process."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.offset: int = state["offset"]
+        self.comm: bytes = state["comm"]
+        self.clear_child_tid: int = state["clear_child_tid"]
+        self.robust_list: int = state["robust_list"]
+        self.signals = FrozenSignals(state["signals"])
+        self.deadline: int | None = state["deadline"]
+        self.context = Context(*state["context"])
+
+
 def freeze(kernel: Kernel) -> dict[str, Any]:
-    """The state of a kernel whose program waits for what only a fork has, as plain data."""
+    """The state of a kernel whose program waits for what only a fork has, as plain data.
+
+    :raises ValueError: it has child processes, or something is open that cannot be saved.
+    """
     task = kernel.task
+    if len(kernel.processes) > 1:
+        raise ValueError(f"child processes are alive: {list(kernel.processes.values())}")
+    process = task.process
+    others = [other for other in process.threads.values() if other is not task]
     return {
         "mm": task.mm.save(),
         "frames": task.mm.frames.save(),
         "vfs": kernel.vfs.save(),
         "files": task.files.save(),
         "fs": task.fs.save(),
-        "task": task.save(),
+        "process": {
+            "exe_path": process.exe_path,
+            "argv": list(process.argv),
+            "envp": list(process.envp),
+            "rlimits": [tuple(limit) for limit in process.rlimits],
+        },
+        "threads": [_freeze_thread(kernel, thread) for thread in (task, *others)],
         "monotonic_ns": kernel.clock.monotonic_ns(),
+    }
+
+
+def _freeze_thread(kernel: Kernel, task: Task) -> dict[str, Any]:
+    if task is kernel.task:
+        context = Context(b"", task.cpu.rip, task.cpu.rflags, task.cpu.rsp)
+    else:
+        assert task.context is not None
+        context = task.context
+    return {
+        "offset": task.tid - task.pid,
+        "comm": task.comm,
+        "clear_child_tid": task.clear_child_tid,
+        "robust_list": task.robust_list,
+        "signals": task.signals.save(),
+        "deadline": task.deadline if task.call is not None and task.has_deadline else None,
+        "context": context.save(),
     }

@@ -1,4 +1,4 @@
-"""The vCPU as the personality sees it: a page of registers, and how a program is entered and left.
+"""The vCPU as the personality sees it: a page of registers, and how programs are entered, left and exchanged.
 
 The registers of a stopped guest lie in ``struct kvm_run`` (KVM_CAP_SYNC_REGS): reading one is a load, writing one a
 store and a bit that tells KVM. While a program is out, its own RIP, RFLAGS and RSP are attributes here, wherever
@@ -48,6 +48,63 @@ _GENERAL = struct.Struct("<18Q")
 _EXCEPTION_FRAME = layout.EXCEPTION_STACK_FRAME + layout.PAGE_SIZE - _FRAME.size
 #: Bit 3 of CR3 (PWT) means nothing here; changing it makes KVM flush the guest's TLB.
 _CR3_PWT = 1 << 3
+_GENERAL_END = REGS + _GENERAL.size
+_RAX_BYTES = (RAX << 3) - REGS
+_MASK = (1 << 64) - 1
+_SYSCALL_SIZE = 2
+
+#: x87 control word and MXCSR as Linux starts a program (``fpstate_init_user``); offsets in the XSAVE area.
+_FCW, _FCW_OFFSET = 0x37F, 0
+_MXCSR, _MXCSR_OFFSET = 0x1F80, 24
+_XSTATE_BV_OFFSET = 512
+
+
+def initial_xsave(size: int) -> bytes:
+    """Extended state of ``size`` bytes with Linux's x87 control word and MXCSR, everything else as after reset."""
+    state = bytearray(size)
+    state[_FCW_OFFSET : _FCW_OFFSET + 2] = _FCW.to_bytes(2, "little")
+    state[_MXCSR_OFFSET : _MXCSR_OFFSET + 4] = _MXCSR.to_bytes(4, "little")
+    state[_XSTATE_BV_OFFSET] = 3  # XSTATE_BV: x87 and SSE are not in their initial configuration
+    return bytes(state)
+
+
+class Context:
+    """A thread's registers while it is not on the processor.
+
+    General registers go with the thread that the kernel works for, extended state and segment bases (which cost an
+    ioctl) only with the one that really runs.
+    """
+
+    __slots__ = ("extended", "fs_base", "general", "gs_base", "rflags", "rip", "rsp")
+
+    def __init__(
+        self, general: bytes, rip: int, rflags: int, rsp: int, fs_base: int = 0, gs_base: int = 0, extended: bytes = b""
+    ) -> None:
+        #: ``struct kvm_regs``; its RIP, RFLAGS and RSP are not the program's.
+        self.general = general
+        self.rip, self.rflags, self.rsp = rip, rflags, rsp
+        self.fs_base, self.gs_base = fs_base, gs_base
+        #: The XSAVE area.
+        self.extended = extended
+
+    def copy(self) -> "Context":
+        """The same for another thread."""
+        return Context(*self.save())
+
+    @property
+    def rax(self) -> int:
+        """RAX: in a system call, its number."""
+        return int.from_bytes(self.general[_RAX_BYTES : _RAX_BYTES + 8], "little")
+
+    def save(self) -> tuple[bytes, int, int, int, int, int, bytes]:
+        """Plain data: what the constructor takes."""
+        return self.general, self.rip, self.rflags, self.rsp, self.fs_base, self.gs_base, self.extended
+
+    def with_result(self, value: int) -> None:
+        """Let the system call that it is in give ``value``."""
+        general = bytearray(self.general)
+        general[_RAX_BYTES : _RAX_BYTES + 8] = (value & _MASK).to_bytes(8, "little")
+        self.general = bytes(general)
 
 
 class Cpu:
@@ -64,6 +121,55 @@ class Cpu:
         self.words[_VALID] = _SYNC_REGS | _SYNC_SREGS
         #: The program's RIP, RFLAGS and RSP at the last exit; changing them changes where it goes on.
         self.rip = self.rflags = self.rsp = 0
+
+    # ------------------------------------------------------------------------------------------- one thread for another
+
+    def store(self, context: Context) -> None:
+        """Put the general registers of the thread that was worked for into its ``context``."""
+        context.general = bytes(self.page[REGS:_GENERAL_END])
+        context.rip, context.rflags, context.rsp = self.rip, self.rflags, self.rsp
+
+    def load(self, context: Context) -> None:
+        """Work for the thread of ``context`` from now on."""
+        self.page[REGS:_GENERAL_END] = context.general
+        self.rip, self.rflags, self.rsp = context.rip, context.rflags, context.rsp
+
+    def store_bases(self, context: Context) -> None:
+        """Keep the segment bases of the thread that ran."""
+        context.fs_base, context.gs_base = self.words[_FS_BASE], self.words[_GS_BASE]
+
+    def load_bases(self, context: Context, root: int) -> None:
+        """Let the next thread run with its segment bases and page tables."""
+        words = self.words
+        words[_FS_BASE], words[_GS_BASE] = context.fs_base, context.gs_base
+        words[_CR3] = root
+        words[_DIRTY] |= _SYNC_SREGS
+
+    def load_root(self, root: int) -> None:
+        """Let the thread that runs have other page tables (execve(2))."""
+        self.words[_CR3] = root
+        self.words[_DIRTY] |= _SYNC_SREGS
+
+    def call_again(self) -> None:
+        """Let the program execute the SYSCALL instruction that it comes from again; RAX must still be the number."""
+        self.rip -= _SYSCALL_SIZE
+
+    def set_result(self, value: int) -> None:
+        """What the system call gives (a negative errno)."""
+        self.words[RAX] = value & _MASK
+
+    def interrupted(self) -> bool:
+        """The program was stopped between two instructions; False if that was on its way into or out of the monitor's
+        own code, which must be finished first.
+        """
+        words = self.words
+        rip = words[RIP]
+        if rip == stub.IRETQ_ADDRESS:
+            return True  # It was not entered yet: where it goes on is where it was to go on.
+        if rip >= layout.SYSTEM_BASE:
+            return False
+        self.rip, self.rflags, self.rsp = rip, words[RFLAGS], words[RSP]
+        return True
 
     def enter_system_call(self) -> None:
         """The program has executed SYSCALL."""

@@ -1,7 +1,7 @@
 """How the personality says no.
 
 :class:`GuestError` is the only exception that becomes an errno in the guest. :class:`GuestDeath` ends the guest on
-    purpose (no memory left for a page that must be there). Whatever else escapes a system call is a bug of ours:
+purpose (no memory left for a page that must be there). Whatever else escapes a system call is a bug of ours:
     the dispatcher logs it once and kills that guest, and the guest never sees it as an errno.
 """
 
@@ -44,6 +44,13 @@ class GuestExit(Exception):
     def __init__(self, code: int = 0, signo: int = 0) -> None:
         self.code = code
         self.signo = signo
+
+
+class ThreadExit(Exception):
+    """The thread ends; if it is the last one, the program with ``code``."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
 
 
 class RegistersSet(Exception):

@@ -5,7 +5,7 @@ when one of them is freed its old contents can come back (the host shows the sna
 before its next use. All others are given back to the host when freed and read as zero.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from pyvmm.linux.errors import OutOfMemory
 from pyvmm.linux.layout import PAGE_SHIFT, PAGE_SIZE
@@ -26,6 +26,10 @@ class FrameAllocator:
         self._covered = memory.in_use >> PAGE_SHIFT
         self._free: list[tuple[int, int]] = []
         self._free_count = 0
+        #: Frames that more than one address space maps privately -> how many do.
+        self.shared: dict[int, int] = {}
+        #: Page tables of address spaces that have ended: root, and last-level tables as PageTable knows them.
+        self.retired_tables: list[tuple[int, dict[int, int]]] = []
         #: Bytes that the sandbox's files take of the same limit; set by who knows.
         self.bytes_elsewhere: Callable[[], int] = lambda: 0
 
@@ -65,12 +69,45 @@ class FrameAllocator:
         self._next = first + count
         return first, count
 
+    def share(self, frames: Iterable[int]) -> None:
+        """One more address space maps each of ``frames``."""
+        shared = self.shared
+        for frame in frames:
+            shared[frame] = shared.get(frame, 1) + 1
+
+    def is_shared(self, frame: int) -> bool:
+        """Whether another address space has the frame too."""
+        return frame in self.shared
+
     def free(self, runs: Iterable[tuple[int, int]]) -> None:
-        """Give back runs of (first frame, count): the host forgets their contents and KVM its translations."""
-        for first, count in runs:
+        """Give back runs of (first frame, count): the host forgets their contents and KVM its translations.
+
+        A frame that others have too is only counted down, and KVM forgets who had it.
+        """
+        for first, count in self._not_shared(runs) if self.shared else runs:
             self._memory.discard(first << PAGE_SHIFT, count << PAGE_SHIFT)
             self._free.append((first, count))
             self._free_count += count
+
+    def _not_shared(self, runs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """The parts of ``runs`` that nobody else has."""
+        shared = self.shared
+        for first, count in runs:
+            start = first
+            for frame in range(first, first + count):
+                users = shared.get(frame)
+                if users is None:
+                    continue
+                if frame > start:
+                    yield start, frame - start
+                start = frame + 1
+                self._memory.forget_translations(frame << PAGE_SHIFT, PAGE_SIZE)
+                if users == 2:
+                    del shared[frame]
+                else:
+                    shared[frame] = users - 1
+            if first + count > start:
+                yield start, first + count - start
 
     def save(self) -> dict[str, object]:
         """Plain data: what :meth:`restore` needs."""

@@ -1,5 +1,5 @@
-"""The kernel that a sandbox's program believes to run on: what all its tasks share, and the dispatcher that answers
-the vCPU's exits.
+"""The kernel that a sandbox's programs believe to run on: what all processes share, and the dispatcher that answers the
+vCPU's exits.
 """
 
 import logging
@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from errno import ENOSYS
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pyvmm.linux.syscalls  # noqa: F401 - fills the table
-from pyvmm.kvm.abi.exits import KVM_EXIT_IO, exit_reason_name
+from pyvmm.kvm.abi.exits import KVM_EXIT_INTR, KVM_EXIT_IO, exit_reason_name
 from pyvmm.linux import layout, sigframe, stub
-from pyvmm.linux.abi.signal import SI_KERNEL, SIGKILL, SIGSEGV, SIGXFSZ
-from pyvmm.linux.cpu import R9, RAX, REGS, RFLAGS, RIP, RSP, Cpu
+from pyvmm.linux.abi.signal import CORE_DUMPING, SI_KERNEL, SIGKILL, SIGSEGV, SIGXFSZ
+from pyvmm.linux.cpu import R9, RAX, REGS, RFLAGS, RIP, RSP, Context, Cpu, initial_xsave
+from pyvmm.linux.ending import end_process, end_thread
 from pyvmm.linux.errors import (
     BadAccess,
     Freeze,
@@ -23,16 +24,21 @@ from pyvmm.linux.errors import (
     OutOfMemory,
     OutputLimitReached,
     RegistersSet,
+    ThreadExit,
 )
 from pyvmm.linux.exceptions import signal_of
+from pyvmm.linux.futex import FutexTable
+from pyvmm.linux.scheduler import Scheduler
 from pyvmm.linux.signals import SignalInfo
-from pyvmm.linux.table import TABLE, name_of
+from pyvmm.linux.table import TABLE, SystemCall, name_of
+from pyvmm.linux.wait import Blocked, Interrupted, State
 
 if TYPE_CHECKING:
     from pyvmm.linux.clock import Clock
+    from pyvmm.linux.frames import FrameAllocator
     from pyvmm.linux.limits import Limits
     from pyvmm.linux.output import OutputStream
-    from pyvmm.linux.sigframe import XsaveState
+    from pyvmm.linux.process import Process
     from pyvmm.linux.strace import Tracer
     from pyvmm.linux.task import Task
     from pyvmm.linux.vfs import Vfs
@@ -46,6 +52,29 @@ _INT_N = b"\xcd"
 #: Processes numbered below this belong, as on any Linux, to the system.
 FIRST_PID = 300
 PID_MAX = 32768
+
+
+class Processor(Protocol):
+    """The vCPU: what of it is not in the register page."""
+
+    def get_xsave(self) -> bytes: ...
+    def set_xsave(self, data: bytes, /) -> None: ...
+    def has_pending_exception(self) -> bool: ...
+
+
+class Stage(Protocol):
+    """The machine around the vCPU, as far as a kernel needs it."""
+
+    def sleep(self, until_ns: int | None) -> None:
+        """Sleep until CLOCK_MONOTONIC of the host reaches ``until_ns`` (None: for ever); does not return if the guest
+        is to be stopped.
+        """
+
+    def check(self) -> None:
+        """For the middle of long work: does not return if the guest is to be stopped."""
+
+    def set_alarm(self, at_ns: int | None) -> None:
+        """Interrupt the running guest (KVM_EXIT_INTR) at the host's CLOCK_MONOTONIC ``at_ns``; None: not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +92,9 @@ class Kernel:
 
     hostname: bytes = b"sandbox"
     cpu_count = 1
+    #: AT_HWCAP, and the size of the processor's extended state in bytes.
+    hwcap = 0
+    xsave_size = 0
 
     def __init__(
         self,
@@ -91,40 +123,69 @@ class Kernel:
         #: Names of calls that were made and are not there (ENOSYS); numbers without a name are counted together.
         self.missing: Counter[str] = Counter()
         self.tracer: Tracer | None = None
+        self.scheduler = Scheduler(clock)
+        self.futexes = FutexTable()
+        #: All processes (zombies too) and threads by number.
+        self.processes: dict[int, Process] = {}
+        self.tasks: dict[int, Task] = {}
+        self._last_pid = FIRST_PID
+        #: Whose end is the end of the sandbox.
+        self.first_process: Process
+        #: The thread that the kernel works for, and the one whose extended state is in the processor.
         self.task: Task
+        self._loaded: Task | None = None
+        self._loaded_root = 0
+        self._ran_since = 0
+        self._alarm: int | None = None
         self.cpu: Cpu
-        self.registers: XsaveState
-        self._wait: Callable[[int | None], None]
+        self.processor: Processor
+        self.frames: FrameAllocator
+        self._stage: Stage | None = None
         #: To be called in the middle of long work: does not return if the guest is to be stopped.
         self.check: Callable[[], None] = lambda: None
 
-    def attach(
-        self,
-        task: "Task",
-        registers: "XsaveState",
-        wait: Callable[[int | None], None],
-        check: Callable[[], None],
-    ) -> None:
-        """Give the kernel its program's task and its vCPU.
+    def add(self, task: "Task") -> None:
+        """A new thread, of a process that may be new."""
+        self.tasks[task.tid] = task
+        self.processes[task.pid] = task.process
+        task.process.threads[task.tid] = task
+        task.mm.users += 1
 
-        ``wait(until)`` sleeps on the host until CLOCK_MONOTONIC ``until`` (ns; None: for ever), ``check()`` is for the
-        middle of long work; neither returns if the guest is to be stopped.
-        """
-        self.task, self.cpu = task, task.cpu
+    def begin_with(self, task: "Task") -> None:
+        """``task`` is the first thread, and it is on the processor."""
+        self.add(task)
+        self.task = self._loaded = task
+        self._loaded_root = task.mm.table.root
+        self.first_process = task.process
+        self.cpu, self.frames = task.cpu, task.mm.frames
+        self._last_pid = max(self._last_pid, task.pid)
+
+    def attach(self, processor: Processor, stage: Stage) -> None:
+        """Give the kernel its vCPU and the machine around it."""
+        self.processor, self._stage = processor, stage
+        self.check = stage.check
         # Files and frames share one limit.
-        frames, quota = task.mm.frames, self.vfs.store.quota
+        frames, quota = self.frames, self.vfs.store.quota
         frames.bytes_elsewhere = lambda: quota.bytes_used
         quota.memory_left = lambda: frames.available << layout.PAGE_SHIFT
-        self.registers, self._wait = registers, wait
-        self.check = task.mm.check = check
+        for task in self.tasks.values():
+            task.mm.check = stage.check
 
     def detach(self) -> None:
         """The machine is gone: let go of what refers back here, so that all of it is freed at once."""
         self.vfs.close()
-        self.task.files.close_all()
-        frames, quota = self.task.mm.frames, self.vfs.store.quota
+        for task in self.tasks.values():
+            task.files.close_all()
+        for process in self.processes.values():
+            process.threads.clear()
+            process.children.clear()
+            process.parent = None
+        frames, quota = self.frames, self.vfs.store.quota
         frames.bytes_elsewhere = quota.memory_left = lambda: 0
-        del self.task, self.cpu, self.registers, self._wait, self.check
+        self.tasks.clear()
+        self.processes.clear()
+        self._stage = self._loaded = None
+        del self.task, self.first_process, self.cpu, self.processor, self.frames, self.check, self.scheduler
 
     # ---------------------------------------------------------------------------------------- services for system calls
 
@@ -135,26 +196,86 @@ class Kernel:
 
     def memory_used(self) -> int:
         """Bytes of memory in use."""
-        return (self.task.mm.frames.used << layout.PAGE_SHIFT) + self.vfs.bytes_used
+        return (self.frames.used << layout.PAGE_SHIFT) + self.vfs.bytes_used
 
     def random(self, count: int) -> bytes:
         """Fresh random bytes, from the host's generator."""
         return os.urandom(count)
 
-    def sleep_until(self, monotonic_ns: int | None) -> None:
-        """Sleep until the guest's CLOCK_MONOTONIC shows ``monotonic_ns``, or for ever."""
-        self._wait(None if monotonic_ns is None else self.clock.host_monotonic_ns(monotonic_ns))
+    def next_pid(self) -> int:
+        """A number that no process, thread, group or session has (``alloc_pid()``)."""
+        taken = self.tasks.keys() | self.processes.keys()
+        for process in self.processes.values():
+            taken |= {process.group, process.session}
+        while True:
+            self._last_pid = self._last_pid + 1 if self._last_pid + 1 < PID_MAX else FIRST_PID
+            if self._last_pid not in taken:
+                return self._last_pid
+
+    def process_cpu_ns(self, process: "Process") -> int:
+        """Processor time of a process until now."""
+        self._account()
+        return process.cpu_ns()
+
+    def task_cpu_ns(self, task: "Task") -> int:
+        """Processor time of a thread until now."""
+        self._account()
+        return task.cpu_ns
+
+    def _account(self) -> None:
+        """Put the time that has passed down to the thread that the kernel works for."""
+        now = self.clock.cpu_ns()
+        self.task.cpu_ns += now - self._ran_since
+        self._ran_since = now
+
+    # ------------------------------------------------------------------------------------------ registers of threads
+
+    def snapshot_context(self, task: "Task") -> Context:
+        """All registers of the thread that the kernel works for, as they are now."""
+        self.save_extended(task)
+        context = self._context_of(task)
+        self.cpu.store(context)
+        return context
+
+    def reset_registers(self, task: "Task", entry: int, stack: int, rflags: int) -> None:
+        """Let the thread that the kernel works for begin anew at ``entry`` (execve(2))."""
+        registers = dict.fromkeys(self.cpu.registers(), 0)
+        registers.update(rip=entry, rsp=stack, rflags=rflags)
+        self.cpu.set_registers(registers)
+        self._load(task)
+        self.cpu.fs_base = self.cpu.gs_base = 0
+        self.processor.set_xsave(initial_xsave(self.xsave_size))
+
+    def renumber(self, task: "Task", tid: int) -> None:
+        """The only thread that is left of a process becomes its first one (``de_thread()``)."""
+        for table in (self.tasks, task.process.threads):
+            table.pop(task.tid, None)
+            table[tid] = task
+        task.tid = tid
+
+    def process_ended(self, process: "Process") -> None:
+        """Called at the end of every process."""
+        if process is self.first_process and self.ended is None:
+            assert process.status is not None
+            signo, code = process.status & 0x7F, process.status >> 8
+            self.ended = Ended("crashed", 128 + signo) if signo else Ended("ok" if not code else "error", code)
 
     def start(self) -> None:
         """Make a fork ready for its first KVM_RUN, and answer the system call that the template stopped before."""
         if self.frozen:
             self.frozen = False
-            task = self.task
-            if task.clear_child_tid:
-                # glibc keeps the thread's id there, as the kernel told it when the thread began.
-                task.mem.write_u32(task.clear_child_tid, task.tid)
-            self.clock.start(self.memory.view, task.mm.vvar)
-            self._finish(self._system_call())
+            for task in self.tasks.values():
+                if task.clear_child_tid:
+                    # glibc keeps the thread's id there, as the kernel told it when the thread began.
+                    task.mem.write_u32(task.clear_child_tid, task.tid)
+            self.clock.start(self.memory.view, self.task.mm.vvar)
+            self._ran_since = 0
+            self._finish(self._system_call)
+
+    @property
+    def minsigstksz(self) -> int:
+        """AT_MINSIGSTKSZ: what a signal frame takes of a stack."""
+        return self.xsave_size + 1024
 
     # --------------------------------------------------------------------------------------------------- exits
 
@@ -164,13 +285,20 @@ class Kernel:
             rip = self.cpu.words[RIP]
             if rip == stub.SYSCALL_OUT or rip == stub.IRETQ_ADDRESS:
                 self.cpu.enter_system_call()
-                return self._finish(self._system_call())
+                return self._finish(self._system_call)
             vector = stub.vector_at(rip)
             if vector is not None:
                 return self._finish(lambda: self._exception(vector))
             # An OUT or IN of the program's own, which software KVM lets out of ring 3: hardware would have raised #GP.
             self._take_registers()
             return self._finish(lambda: self._fault(SignalInfo(SIGSEGV, SI_KERNEL, trapno=13)))
+        if reason == KVM_EXIT_INTR:
+            if self.cpu.interrupted() and not self.processor.has_pending_exception():
+                self.scheduler.attention = True
+                return self._finish(lambda: None)
+            # On its way here anyway: it goes on, and what is due is done at that exit.
+            self.scheduler.attention = True
+            return True
         self.fail(f"the virtual processor stopped: {exit_reason_name(reason)}")
         return False
 
@@ -183,16 +311,11 @@ class Kernel:
         cpu.rip, cpu.rflags, cpu.rsp = words[RIP], words[RFLAGS], words[RSP]
 
     def _finish(self, step: Callable[[], None]) -> bool:
-        """Run one step of the kernel, deliver signals, and prepare the program's return; every way to end comes out
-        here.
-        """
+        """Run one step of the kernel, then see who goes on; every way to end comes out here."""
         try:
-            step()
-            self._return_to_program()
-        except GuestExit as end:
-            self.ended = (
-                Ended("crashed", 128 + end.signo) if end.signo else Ended("ok" if not end.code else "error", end.code)
-            )
+            self._guarded(step)
+            while self.ended is None and not self._go_on():
+                pass
         except OutOfMemory:
             limit = self.memory.limit >> 20
             self.ended = Ended("oom", 128 + SIGKILL, f"Killed: the memory limit of {limit} MiB is reached")
@@ -208,54 +331,188 @@ class Kernel:
             self.ended = Ended("crashed", 128 + SIGKILL, "Killed: internal error of the sandbox")
         return self.ended is None
 
-    def _return_to_program(self) -> None:
-        task = self.task
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Run a step on behalf of the present thread, which may end by it."""
         try:
-            if task.signals.pending:
-                sigframe.deliver(task, self.registers)
-            self.cpu.resume(task.mm.flush_needed)
+            step()
+        except ThreadExit as end:
+            if len(self.task.process.threads) > 1:
+                end_thread(self.task)
+            else:
+                end_process(self.task.process, end.code << 8)
+        except GuestExit as end:
+            signo = end.signo
+            end_process(self.task.process, (signo | (0x80 if signo in CORE_DUMPING else 0)) if signo else end.code << 8)
+
+    def _go_on(self) -> bool:
+        """Prepare the return of a thread to its program; False: look again who can go on."""
+        task = self.task
+        scheduler = self.scheduler
+        if scheduler.attention:
+            scheduler.attention = False
+            following = scheduler.choose(task if task.state is not State.DEAD else None)
+            if following is None:
+                assert self._stage is not None
+                until = scheduler.timers.next_time()
+                self._stage.sleep(None if until is None else self.clock.host_monotonic_ns(until))
+                scheduler.attention = True
+                return False
+            if following is not task:
+                self._switch(following)
+                task = following
+            self._set_alarm(self._next_interruption(task))
+        if task.call is not None:
+            self._guarded(self._call_again)
+            if scheduler.attention:
+                return False
+        signals = task.signals
+        if signals.deliverable:
+            self._guarded(self._deliver)
+            if task.state is not State.RUNNABLE or task.process.stopped:
+                scheduler.attention = True
+                return False
+        if task.interrupted is not None:
+            # The signal was another thread's, or it ran no handler: the call goes on as if nothing had been.
+            call, arguments, _ = task.interrupted
+            task.interrupted, task.call = None, (call, arguments)
+            task.is_first_try = False
+            return False
+        if signals.saved_mask is not None:
+            signals.blocked, signals.saved_mask = signals.saved_mask, None
+            if signals.deliverable:
+                return False
+        self._enter(task)
+        return True
+
+    def _switch(self, following: "Task") -> None:
+        """Work for another thread: its general registers into the register page."""
+        self._account()
+        task = self.task
+        if task.state is not State.DEAD:
+            self.cpu.store(self._context_of(task))
+        assert following.context is not None
+        self.cpu.load(following.context)
+        self.task = following
+
+    def _next_interruption(self, task: "Task") -> int | None:
+        """When the program that is about to run is to be interrupted at the latest (the guest's CLOCK_MONOTONIC)."""
+        event = self.scheduler.next_event()
+        timers = task.process.timers
+        if timers is not None:
+            for timer in timers.cpu_timers():
+                timer.expire()
+                if timer.when is not None:
+                    due = self.clock.monotonic_ns() + timer.left()
+                    event = due if event is None else min(event, due)
+        return event
+
+    def _set_alarm(self, at_ns: int | None) -> None:
+        if at_ns != self._alarm:
+            self._alarm = at_ns
+            assert self._stage is not None
+            self._stage.set_alarm(None if at_ns is None else self.clock.host_monotonic_ns(at_ns))
+
+    def _enter(self, task: "Task") -> None:
+        """Have the next KVM_RUN go on with ``task``."""
+        mm = task.mm
+        if task is not self._loaded or mm.table.root != self._loaded_root:
+            self._load(task)
+        try:
+            self.cpu.resume(mm.flush_needed)
         except BadAccess as bad:
-            sigframe.force(task, self.registers, SignalInfo(bad.signo, bad.code))
+            # It cannot go on where it says. Linux's own IRETQ would fault, and so it gets the signal of that.
+            info = SignalInfo(bad.signo, bad.code)
+            self._guarded(lambda: self._fault(info))
+            if task.state is State.DEAD:
+                self.scheduler.attention = True
+                return
             try:
-                self.cpu.resume(task.mm.flush_needed)
+                self.cpu.resume(mm.flush_needed)
             except BadAccess:
                 # The handler cannot be entered either: Linux would fault for ever.
-                raise GuestExit(signo=bad.signo) from None
-        task.mm.flush_needed = False
+                end_process(task.process, bad.signo)
+        mm.flush_needed = False
 
-    def _system_call(self) -> Callable[[], None]:
-        return self._traced_call if self.tracer is not None else self._call
+    def _context_of(self, task: "Task") -> "Context":
+        if task.context is None:
+            task.context = Context(b"", 0, 0, 0)
+        return task.context
 
-    def _call(self) -> None:
+    def _load(self, task: "Task") -> None:
+        """Put extended state, segment bases and page tables of ``task`` into the processor."""
+        loaded = self._loaded
+        if loaded is not task:
+            if loaded is not None and loaded.state is not State.DEAD:
+                self.save_extended(loaded)
+            assert task.context is not None
+            self.processor.set_xsave(task.context.extended)
+            self.cpu.load_bases(task.context, task.mm.table.root)
+            self._loaded = task
+        else:
+            self.cpu.load_root(task.mm.table.root)
+        self._loaded_root = task.mm.table.root
+
+    def save_extended(self, task: "Task") -> None:
+        """Put what of ``task``'s registers is only in the processor into its context."""
+        if task is self._loaded:
+            context = self._context_of(task)
+            context.extended = self.processor.get_xsave()
+            self.cpu.store_bases(context)
+
+    # ------------------------------------------------------------------------------------------------ system calls
+
+    def _system_call(self) -> None:
+        task = self.task
         words = self.cpu.words
         number = words[RAX] & 0xFFFF_FFFF
         call = TABLE.get(number)
         if call is None:
             self.missing[name_of(number) if number < 1024 else "unknown"] += 1
+            if self.tracer is not None:
+                self.tracer.report(self.tracer.describe(task, number, None, ()), "-1 ENOSYS")
             words[RAX] = -ENOSYS & _MASK
             return
+        task.is_first_try, task.has_deadline = True, False
+        task.scratch, task.progress = None, 0
+        self._invoke(task, call, call.decode(self.cpu.page, REGS))
+
+    def _call_again(self) -> None:
+        """Make the system call that the present thread sleeps in again."""
+        task = self.task
+        assert task.call is not None
+        (call, arguments), task.call = task.call, None
+        self._invoke(task, call, arguments)
+
+    def _invoke(self, task: "Task", call: SystemCall, arguments: tuple[int, ...]) -> None:
+        tracer = self.tracer
+        text = "" if tracer is None else tracer.describe(task, call.number, call, arguments)
+        words = self.cpu.words
         try:
-            words[RAX] = call.function(self.task, *call.decode(self.cpu.page, REGS)) & _MASK
+            words[RAX] = call.function(task, *arguments) & _MASK
+        except Interrupted as interrupted:
+            # RAX still has the number: the call can be made again.
+            task.interrupted = (call, arguments, interrupted.restart)
+            if tracer is not None:
+                tracer.report(text, "? ERESTART (To be restarted if no handler says otherwise)")
+            return
         except GuestError as error:
             words[RAX] = -error.errno & _MASK
         except RegistersSet:
             pass
-
-    def _traced_call(self) -> None:
-        words = self.cpu.words
-        number = words[RAX] & 0xFFFF_FFFF
-        call = TABLE.get(number)
-        assert self.tracer is not None
-        arguments = call.decode(self.cpu.page, REGS) if call else ()
-        text = self.tracer.describe(self.task, number, call, arguments)
-        try:
-            self._call()
+        except Blocked as wait:
+            self.scheduler.block(task, call, arguments, wait)
+            return
         except BaseException as error:
-            self.tracer.report(text, f"? <{type(error).__name__}>")
+            if tracer is not None:
+                tracer.report(text, f"? <{type(error).__name__}>")
             raise
-        self.tracer.returned(self.task, text, call, arguments, words[RAX])
+        if tracer is not None:
+            tracer.returned(task, text, call, arguments, words[RAX])
 
-    # ---------------------------------------------------------------------------------------------- exceptions
+    # ----------------------------------------------------------------------------------------- signals, exceptions
+
+    def _deliver(self) -> None:
+        sigframe.deliver(self.task, self.processor)
 
     def _exception(self, vector: int) -> None:
         error, from_program = self.cpu.enter_exception(vector)
@@ -280,8 +537,14 @@ class Kernel:
         self._fault(SignalInfo(signo, code, self.cpu.rip, trapno=vector, error=error))
 
     def _fault(self, info: SignalInfo) -> None:
-        sigframe.force(self.task, self.registers, info)
+        sigframe.force(self.task, self.processor, info)
 
     def tsc_at_call(self) -> int:
         """The counter that the vDSO passed along with a system call made for calibration."""
         return self.cpu.words[R9]
+
+
+def call_of(context: Context) -> tuple[SystemCall, tuple[int, ...]] | None:
+    """The system call that a thread with these registers is in."""
+    call = TABLE.get(context.rax & 0xFFFF_FFFF)
+    return None if call is None else (call, call.decode(context.general, 0))

@@ -20,13 +20,15 @@ class Limits:
     file_bytes: int = 256 << 20
     inodes: int = 32_768
     nofile: int = 1024
+    #: Threads and processes, zombies included.
+    tasks: int = 1024
 
     def initial_rlimits(self) -> list[tuple[int, int]]:
         """(soft, hard) of every resource, by number."""
         limits = [(RLIM_INFINITY, RLIM_INFINITY)] * RLIM_NLIMITS
         limits[RLIMIT_STACK] = (8 << 20, RLIM_INFINITY)
         limits[RLIMIT_CORE] = (0, 0)
-        limits[RLIMIT_NPROC] = (1024, 1024)
+        limits[RLIMIT_NPROC] = (self.tasks, self.tasks)
         limits[RLIMIT_NOFILE] = (self.nofile, self.nofile)
         limits[RLIMIT_MEMLOCK] = (8 << 20, 8 << 20)
         limits[RLIMIT_SIGPENDING] = (1024, 1024)

@@ -1,14 +1,15 @@
-"""The address space of a process: its virtual memory areas, and what happens when it touches them.
+"""The address space of a process: what its system calls do to its areas, and what happens when it touches them.
 
-Areas are immutable tuples in a sorted list, so that a fork copies the list and nothing else. Memory is demand-zero:
-an area costs nothing until a page of it is touched, and a touch maps a few pages around it, more when touches come
-in sequence (an exit costs far more than a page).
+Memory is demand-zero: an area costs nothing until a page of it is touched, and a touch maps a few pages around it, more
+when touches come in sequence (an exit costs far more than a page). A fork shares all pages until one of the two writes:
+the page tables of both then lack the right to write, and :class:`~pyvmm.linux.frames.FrameAllocator` counts who has a
+frame.
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from errno import EACCES, EEXIST, EFAULT, EINVAL, ENOMEM, EPERM
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from pyvmm.linux import layout
 from pyvmm.linux.abi.mman import (
@@ -22,13 +23,21 @@ from pyvmm.linux.abi.mman import (
     PROT_WRITE,
 )
 from pyvmm.linux.abi.signal import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, SIGBUS, SIGSEGV
+from pyvmm.linux.areas import (
+    MAP_DONTFORK,
+    MAP_MAYWRITE,
+    MAP_WIPEONFORK,
+    READ_WRITE_EXEC,
+    AreaList,
+    InodeTable,
+    Vma,
+    rights_of,
+)
 from pyvmm.linux.errors import BadAccess, GuestError
 from pyvmm.linux.frames import FrameAllocator
 from pyvmm.linux.layout import PAGE_MASK, PAGE_SIZE, page_down, page_up
-from pyvmm.linux.pagetable import PTE_NX, PTE_P, PTE_RESIDENT, PTE_U, PTE_W, PageTable, Run
+from pyvmm.linux.pagetable import PTE_FRAME, PTE_W, PageTable, Run
 from pyvmm.memory import GuestMemory
-
-_READ_WRITE_EXEC = PROT_READ | PROT_WRITE | PROT_EXEC
 
 #: vm.max_map_count: areas cost host memory, so there is a limit, and it is Linux's.
 MAX_MAP_COUNT = 65530
@@ -37,83 +46,29 @@ MAX_MAP_COUNT = 65530
 _AROUND_MIN, _AROUND_MAX = 16, 512
 
 
-class Backing(Protocol):
-    """What a file mapping needs of an inode."""
-
-    ino: int
-
-    def read_at(self, offset: int, count: int) -> bytes:
-        """Up to ``count`` bytes from ``offset`` on."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-
-    def shared_frame(self, index: int) -> int | None:
-        """The frame that all shared mappings of page ``index`` use; None if there is none yet."""
-
-    def share_page(self, index: int, frame: int) -> None:
-        """From now on ``frame`` is page ``index``; it is given its contents."""
-
-    def unshare_pages(self) -> list[int]:
-        """Take the contents of all shared pages back; the frames that they had."""
-
-
-class InodeTable(Protocol):
-    """Where areas find their inodes by number, and say how long they need them."""
-
-    def inode(self, ino: int) -> Backing: ...
-    def hold(self, ino: int) -> None: ...
-    def drop(self, ino: int) -> None: ...
-
-
-class Vma(NamedTuple):
-    """A virtual memory area: ``[start, end)``; ``ino`` 0 means anonymous; ``offset`` in bytes; ``name`` as
-    ``/proc/self/maps`` shows it.
-    """
-
-    start: int
-    end: int
-    prot: int
-    flags: int
-    ino: int = 0
-    offset: int = 0
-    name: bytes = b""
-
-    def cut(self, start: int, end: int, prot: int | None = None) -> "Vma":
-        """The part ``[start, end)`` of this area."""
-        offset = self.offset + start - self.start if self.ino else 0
-        return Vma(start, end, self.prot if prot is None else prot, self.flags, self.ino, offset, self.name)
-
-
-def rights_of(prot: int) -> int:
-    """The page-table bits for a protection. On x86 whatever can be written or executed can be read."""
-    if not prot & _READ_WRITE_EXEC:
-        return PTE_RESIDENT | PTE_NX
-    rights = PTE_P | PTE_U | PTE_RESIDENT
-    if prot & PROT_WRITE:
-        rights |= PTE_W
-    if not prot & PROT_EXEC:
-        rights |= PTE_NX
-    return rights
-
-
-class AddressSpace:
+class AddressSpace(AreaList):
     """``struct mm_struct``: areas, break, page tables."""
 
     def __init__(
-        self, memory: GuestMemory, frames: FrameAllocator, inodes: InodeTable, root: int | None = None
+        self,
+        memory: GuestMemory,
+        frames: FrameAllocator,
+        inodes: InodeTable,
+        root: int | None = None,
+        prepare: Callable[[PageTable], None] = lambda table: None,
     ) -> None:
+        super().__init__(inodes)
         self._memory = memory
         self._view = memory.view
         self.frames = self._frames = frames
-        self._inodes = inodes
+        #: Enters the monitor's own pages into new page tables.
+        self._prepare = prepare
         self.table = PageTable(memory.words, frames, root)
-        self._starts: list[int] = []
-        self._vmas: list[Vma] = []
+        if self.table.is_new:
+            prepare(self.table)
+        #: Threads, of whatever processes, that run in it.
+        self.users = 0
         self.brk_start = self.brk = 0
-        self.mmap_top = layout.MMAP_TOP
-        self._search_from = layout.MMAP_TOP
         self._around_end = 0
         self._around = _AROUND_MIN
         #: Physical address of the vvar page and virtual address of the vDSO (see vdso/__init__.py); 0: not mapped.
@@ -122,92 +77,6 @@ class AddressSpace:
         self.flush_needed = False
         #: Called in the middle of long work; set by the kernel.
         self.check: Callable[[], None] = lambda: None
-
-    # ------------------------------------------------------------------------------------------------- areas
-
-    def find(self, address: int) -> Vma | None:
-        """The area that holds ``address``."""
-        index = bisect_right(self._starts, address) - 1
-        if index >= 0:
-            vma = self._vmas[index]
-            if address < vma.end:
-                return vma
-        return None
-
-    def areas(self, start: int, end: int) -> list[Vma]:
-        """The areas that ``[start, end)`` touches, whole."""
-        first = max(bisect_right(self._starts, start) - 1, 0)
-        last = bisect_left(self._starts, end)
-        return [vma for vma in self._vmas[first:last] if vma.end > start]
-
-    def maps(self) -> Iterator[Vma]:
-        """All areas in order of address."""
-        return iter(self._vmas)
-
-    def _carve(self, start: int, end: int) -> list[Vma]:
-        """Take ``[start, end)`` out of the list of areas; what was there, cut to size."""
-        removed = []
-        first = max(bisect_right(self._starts, start) - 1, 0)
-        last = bisect_left(self._starts, end)
-        kept = []
-        for vma in self._vmas[first:last]:
-            if vma.end <= start:
-                kept.append(vma)
-                continue
-            if vma.start < start:
-                kept.append(vma.cut(vma.start, start))
-                if vma.ino:
-                    self._inodes.hold(vma.ino)
-            removed.append(vma.cut(max(vma.start, start), min(vma.end, end)))
-            if vma.end > end:
-                kept.append(vma.cut(end, vma.end))
-                if vma.ino:
-                    self._inodes.hold(vma.ino)
-        self._vmas[first:last] = kept
-        self._starts[first:last] = [vma.start for vma in kept]
-        return removed
-
-    def _insert(self, vma: Vma) -> None:
-        """Add an area where there is none, merged with its neighbours if they are alike."""
-        index = bisect_right(self._starts, vma.start)
-        if not vma.ino and index:
-            before = self._vmas[index - 1]
-            if before.end == vma.start and not before.ino and before[2:4] == vma[2:4] and before.name == vma.name:
-                index -= 1
-                del self._starts[index], self._vmas[index]
-                vma = vma._replace(start=before.start)
-        if not vma.ino and index < len(self._vmas):
-            after = self._vmas[index]
-            if after.start == vma.end and not after.ino and after[2:4] == vma[2:4] and after.name == vma.name:
-                del self._starts[index], self._vmas[index]
-                vma = vma._replace(end=after.end)
-        self._starts.insert(index, vma.start)
-        self._vmas.insert(index, vma)
-
-    def set_mmap_top(self, address: int) -> None:
-        """Let new mappings grow downwards from ``address``."""
-        self.mmap_top = self._search_from = address
-
-    def _free_range(self, size: int) -> int:
-        """The highest free range of ``size`` bytes under the mmap top.
-
-        :raises GuestError: ENOMEM, the address space is full.
-        """
-        end = self._search_from
-        index = bisect_right(self._starts, end - 1) - 1
-        while index >= 0:
-            vma = self._vmas[index]
-            if vma.end < end and end - vma.end >= size:
-                break
-            end = min(end, vma.start)
-            index -= 1
-        if end - size < layout.MMAP_MIN_ADDR:
-            if self._search_from != self.mmap_top:
-                self._search_from = self.mmap_top
-                return self._free_range(size)
-            raise GuestError(ENOMEM)
-        self._search_from = end - size
-        return end - size
 
     # ------------------------------------------------------------------------------------------ system calls
 
@@ -242,9 +111,9 @@ class AddressSpace:
         if prot & PROT_WRITE and not flags & MAP_NORESERVE:
             self.check_room(size)
         self.unmap(address, size)
-        if ino:
-            self._inodes.hold(ino)
-        self._insert(Vma(address, address + size, prot & _READ_WRITE_EXEC, flags, ino, offset, name))
+        vma = Vma(address, address + size, prot & READ_WRITE_EXEC, flags, ino, offset, name)
+        self._hold(vma)
+        self._insert(vma)
         if (
             size <= _AROUND_MIN * PAGE_SIZE
             and prot & PROT_WRITE
@@ -282,18 +151,12 @@ class AddressSpace:
         removed = self._carve(address, end)
         if not removed:
             return
-        still_shared: set[int] | None = None
         for vma in removed:
             self.check()
             self._release(vma, self.table.unmap(vma.start, vma.end))
             if vma.ino:
-                if vma.flags & MAP_SHARED:
-                    if still_shared is None:
-                        still_shared = {other.ino for other in self._vmas if other.flags & MAP_SHARED}
-                    if vma.ino not in still_shared:
-                        frames = self._inodes.inode(vma.ino).unshare_pages()
-                        self._frames.free((frame, 1) for frame in frames)
-                self._inodes.drop(vma.ino)
+                frames = self._inodes.drop(vma.ino, vma.is_shared)
+                self._frames.free((frame, 1) for frame in frames)
         if end <= self.mmap_top:
             self._search_from = max(self._search_from, end)
 
@@ -302,7 +165,7 @@ class AddressSpace:
         if not runs:
             return
         self.flush_needed = True
-        if vma.ino and vma.flags & MAP_SHARED:
+        if vma.is_shared:
             self._forget(runs)
             return
         if any(first <= self.vvar >> 12 < first + count for first, count in runs):
@@ -322,15 +185,14 @@ class AddressSpace:
             mapping of a file that is not open for writing.
         """
         end = address + size
-        prot &= _READ_WRITE_EXEC
+        prot &= READ_WRITE_EXEC
         reached = address
         error = changes = 0
         for vma in self.areas(address, end):
             if vma.start > reached:
                 break
             if vma.prot != prot:
-                shared_file = vma.ino and vma.flags & MAP_SHARED
-                if prot & PROT_WRITE and shared_file and not vma.flags & MAP_MAYWRITE:
+                if prot & PROT_WRITE and vma.is_shared and not vma.flags & MAP_MAYWRITE:
                     error = EACCES
                     break
                 changes += 1
@@ -343,10 +205,33 @@ class AddressSpace:
             raise GuestError(error or ENOMEM)
 
     def _set_prot(self, start: int, end: int, prot: int) -> None:
-        """Give ``[start, end)``, all of it mapped, one protection: in one pass, however many areas there are."""
+        self._alter(start, end, lambda vma: vma._replace(prot=prot))
+        self._forget(self.table.protect(start, end, rights_of(prot), self._frames.shared))
+
+    def advise(self, address: int, size: int, flags: int, cleared: int) -> None:
+        """madvise(2) of what is remembered of an area: set ``flags``, clear ``cleared`` (MAP_DONTFORK, MAP_WIPEONFORK).
+
+        :raises GuestError: ENOMEM, part of the range is not mapped; EINVAL, it cannot be of what is not private and
+            anonymous.
+        """
+        found = self.areas(address, address + size)
+        if flags & MAP_WIPEONFORK and any(vma.ino or vma.flags & MAP_SHARED for vma in found):
+            raise GuestError(EINVAL)
+        if len(self._vmas) + 2 * len(found) > MAX_MAP_COUNT:
+            raise GuestError(ENOMEM)
+        reached = address
+        hole = False
+        for vma in found:
+            hole |= vma.start > reached
+            start, reached = max(vma.start, address), min(vma.end, address + size)
+            self._alter(start, reached, lambda vma: vma._replace(flags=vma.flags & ~cleared | flags))
+        if hole or reached < address + size:
+            raise GuestError(ENOMEM)
+
+    def _alter(self, start: int, end: int, change: Callable[[Vma], Vma]) -> None:
+        """Change every area of ``[start, end)``, all of it mapped: in one pass, however many areas there are."""
         changed: list[Vma] = []
-        for vma in self._carve(start, end):
-            vma = vma._replace(prot=prot)
+        for vma in map(change, self._carve(start, end)):
             before = changed[-1] if changed else None
             if (
                 before is not None
@@ -364,7 +249,6 @@ class AddressSpace:
         self._insert(changed[0])
         if len(changed) > 1:
             self._insert(changed[-1])
-        self._forget(self.table.protect(start, end, rights_of(prot)))
 
     def discard(self, address: int, size: int) -> None:
         """MADV_DONTNEED: anonymous pages read as zero afterwards, private file pages as the file; shared ones are
@@ -379,7 +263,7 @@ class AddressSpace:
             hole |= vma.start > reached
             start, reached = max(vma.start, address), min(vma.end, end)
             self.check()
-            if not vma.flags & MAP_SHARED:
+            if not vma.is_shared:
                 self._release(vma, self.table.unmap(start, reached))
         if hole or reached < end:
             raise GuestError(ENOMEM)
@@ -402,11 +286,7 @@ class AddressSpace:
             and old + new_size <= layout.TASK_SIZE
             and not self.areas(end, old + new_size)
         ):
-            if vma.ino:
-                self._inodes.hold(vma.ino)
             self._carve(vma.start, vma.end)
-            if vma.ino:
-                self._inodes.drop(vma.ino)
             self._insert(vma._replace(end=old + new_size))
             return old
         if not may_move:
@@ -450,14 +330,29 @@ class AddressSpace:
         if vma is None:
             raise BadAccess(SIGSEGV, SEGV_MAPERR)
         prot = vma.prot
-        if not prot & (PROT_WRITE if write else PROT_EXEC if execute else _READ_WRITE_EXEC):
+        if not prot & (PROT_WRITE if write else PROT_EXEC if execute else READ_WRITE_EXEC):
             raise BadAccess(SIGSEGV, SEGV_ACCERR)
-        if self.table.lookup(address):
-            return  # resident with these very rights: the processor's view was old
+        entry = self.table.lookup(address)
+        if entry:
+            if write and not entry & PTE_W:
+                self._unshare(vma, page_down(address), entry)
+            return  # else resident with these very rights: the processor's view was old
         if vma.ino:
             self._fault_file(vma, page_down(address))
         else:
             self._fault_anonymous(vma, page_down(address))
+
+    def _unshare(self, vma: Vma, address: int, entry: int) -> None:
+        """Give a page that a fork has shared a frame of its own, unless nobody else has it any more."""
+        frame = (entry & PTE_FRAME) >> 12
+        if self._frames.is_shared(frame):
+            first, _ = self._frames.allocate()
+            self._view[first << 12 : (first + 1) << 12] = self._view[frame << 12 : (frame + 1) << 12]
+            self.table.map(address, first, 1, rights_of(vma.prot))
+            self._frames.free(((frame, 1),))
+            self.flush_needed = True
+        else:
+            self.table.map(address, frame, 1, rights_of(vma.prot))
 
     def populate(self, address: int, data: bytes) -> int:
         """Give the page at ``address`` a frame that begins with ``data``, whatever the program may do there; its
@@ -483,7 +378,7 @@ class AddressSpace:
 
     def _fault_file(self, vma: Vma, address: int) -> None:
         inode = self._inodes.inode(vma.ino)
-        if vma.flags & MAP_SHARED:
+        if vma.is_shared:
             index = (vma.offset + address - vma.start) >> 12
             if index << 12 >= inode.size:
                 raise BadAccess(SIGBUS, BUS_ADRERR)
@@ -529,6 +424,51 @@ class AddressSpace:
             low = address
         return low, max(self.table.empty(low, (high - low) >> 12), 1)
 
+    # --------------------------------------------------------------------------------------------- life, fork
+
+    @classmethod
+    def like(cls, other: "AddressSpace") -> "AddressSpace":
+        """An empty one in the same memory."""
+        made = cls(other._memory, other._frames, other._inodes, prepare=other._prepare)
+        made.check = other.check
+        made.flush_needed = True
+        return made
+
+    def fork(self) -> "AddressSpace":
+        """A copy for a child process (``dup_mmap()``), which shares all private pages until one of the two writes.
+
+        :raises GuestError: ENOMEM, there is no room for its page tables.
+        """
+        if self.table.size > self._frames.available:
+            raise GuestError(ENOMEM)
+        child = AddressSpace.like(self)
+        child.mmap_top, child._search_from = self.mmap_top, self._search_from
+        child.brk_start, child.brk = self.brk_start, self.brk
+        child.vvar, child.vdso = self.vvar, self.vdso
+        frames: list[int] = []
+        for vma in self._vmas:
+            if vma.flags & MAP_DONTFORK:
+                continue
+            self.check()
+            child._vmas.append(vma)
+            child._starts.append(vma.start)
+            child._hold(vma)
+            if vma.is_shared:
+                self.table.copy_to(child.table, vma.start, vma.end, writable=True)
+            elif not vma.flags & MAP_WIPEONFORK:
+                frames += self.table.copy_to(child.table, vma.start, vma.end, writable=False)
+        if frames:
+            self._frames.share(frames)
+            first, last = min(frames), max(frames)
+            self._memory.forget_translations(first << 12, (last + 1 - first) << 12)
+        self.flush_needed = True
+        return child
+
+    def close(self) -> None:
+        """The last thread has left: everything is unmapped, and the page tables are kept for the next address space."""
+        self.unmap(0, layout.TASK_SIZE)
+        self.table.retire()
+
     # ------------------------------------------------------------------------------------------ save, restore
 
     def save(self) -> dict[str, object]:
@@ -563,7 +503,3 @@ class FrozenSpace:
         self.root = state["root"]
         self.mmap_top, self.search_from = state["mmap_top"], state["search_from"]
         self.vvar, self.vdso = state["vvar"], state["vdso"]
-
-
-#: Kept in an area's flags (Linux's VM_MAYWRITE): the file was open for writing when it was mapped shared.
-MAP_MAYWRITE = 1 << 40

@@ -10,10 +10,14 @@ frame in an entry without the present bit::
 Adding an entry, or a right to one, needs nothing more. Taking one away does: nested paging must have its TLB
 flushed, shadow paging must forget its copy of the entry (see :meth:`GuestMemory.forget_translations`); callers
 collect the frames for that.
+
+Shadow paging knows a table by the frame it lies in, and sees what a guest writes there but not what the monitor writes.
+So a table that was in use must never become another one: the tables of an address space that has ended stay a tree,
+with no page in it, until another address space takes it over whole (:meth:`PageTable.retire`).
 """
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from pyvmm.linux.frames import FrameAllocator
 
@@ -40,10 +44,26 @@ class PageTable:
     def __init__(self, words: memoryview, frames: FrameAllocator, root: int | None = None) -> None:
         self._words = words
         self._frames = frames
-        self.root = self._new_table() if root is None else root
         #: Last-level tables by virtual address >> 21, as word indices; filled as walks find them. Tables are never
         #: freed, so it is never stale.
         self._last_level: dict[int, int] = {}
+        #: There is nothing in the tables yet.
+        self.is_new = root is None and not frames.retired_tables
+        if root is not None:
+            self.root = root
+        elif frames.retired_tables:
+            self.root, self._last_level = frames.retired_tables.pop()
+        else:
+            self.root = self._new_table()
+
+    @property
+    def size(self) -> int:
+        """Frames that tables like these take, at most."""
+        return 2 * len(self._last_level) + 8
+
+    def retire(self) -> None:
+        """Keep the tables, in which no page of a program is left, for the next address space."""
+        self._frames.retired_tables.append((self.root, self._last_level))
 
     def _new_table(self) -> int:
         first, _ = self._frames.allocate()
@@ -153,10 +173,17 @@ class PageTable:
                     _extend(runs, (entry & PTE_FRAME) >> 12)
         return runs
 
-    def protect(self, start: int, end: int, rights: int) -> list[Run]:
-        """Give every resident page of ``[start, end)`` new rights; the frames that lost one, in runs."""
+    def protect(self, start: int, end: int, rights: int, shared: Collection[int] = ()) -> list[Run]:
+        """Give every resident page of ``[start, end)`` new rights, but none to write where the frame is ``shared`` with
+        a fork; the frames that lost one, in runs.
+        """
         runs: list[Run] = []
         bits = rights | PTE_A | PTE_D
+        if shared and bits & PTE_W:
+            for address, entry in list(self.resident(start, end)):
+                frame = (entry & PTE_FRAME) >> 12
+                runs += self.protect(address, address + 4096, rights & ~PTE_W if frame in shared else rights)
+            return runs
         for _, index, count in self._tables(start, end):
             entries = self._words[index : index + count].tolist()
             if not any(entries):
@@ -168,6 +195,25 @@ class PageTable:
                         _extend(runs, (entry & PTE_FRAME) >> 12)
             self._words[index : index + count] = array("Q", entries)
         return runs
+
+    def copy_to(self, other: "PageTable", start: int, end: int, *, writable: bool) -> list[int]:
+        """Enter the pages of ``[start, end)`` into another table as well, where nothing is mapped; their frames. Unless
+        ``writable``, both lose the right to write.
+        """
+        frames: list[int] = []
+        for address, index, count in self._tables(start, end):
+            entries = self._words[index : index + count].tolist()
+            if not any(entries):
+                continue
+            if not writable:
+                entries = [entry & ~PTE_W for entry in entries]
+                self._words[index : index + count] = array("Q", entries)
+            base = other.table(address, create=True)
+            assert base is not None
+            place = base + (address >> 12 & 511)
+            other._words[place : place + count] = array("Q", entries)
+            frames += [(entry & PTE_FRAME) >> 12 for entry in entries if entry]
+        return frames
 
     def move(self, old: int, new: int, size: int) -> list[Run]:
         """Move the entries of ``[old, old + size)`` to ``new``, where nothing is mapped; the frames moved, in runs."""

@@ -13,16 +13,19 @@ must lie in the user half, and extended state that the processor would refuse is
 """
 
 import struct
+from errno import EINTR
 from typing import TYPE_CHECKING, Protocol
 
 from pyvmm.linux.abi.signal import (
     SA_NODEFER,
     SA_ONSTACK,
     SA_RESETHAND,
+    SA_RESTART,
     SA_RESTORER,
     SI_KERNEL,
     SIG_DFL,
     SIG_IGN,
+    SIGCHLD,
     SIGSEGV,
     SS_AUTODISARM,
     SS_DISABLE,
@@ -30,7 +33,8 @@ from pyvmm.linux.abi.signal import (
 )
 from pyvmm.linux.errors import GuestError, GuestExit
 from pyvmm.linux.layout import TASK_SIZE
-from pyvmm.linux.signals import UNBLOCKABLE, Action, SignalInfo
+from pyvmm.linux.signalling import stop
+from pyvmm.linux.signals import STOPPING, UNBLOCKABLE, Action, SignalInfo
 from pyvmm.linux.stub import USER_CS, USER_RFLAGS, USER_SS
 
 if TYPE_CHECKING:
@@ -83,20 +87,39 @@ class XsaveState(Protocol):
 
 
 def deliver(task: "Task", vcpu: XsaveState) -> None:
-    """Deliver pending signals: enter handlers, or end the program.
+    """Deliver pending signals: enter handlers, stop the process, or end the program.
 
     :raises GuestExit: a signal's default action is to end it.
     """
     signals = task.signals
-    while (info := signals.next_deliverable()) is not None:
-        if signals.is_ignored(info.signo):
-            continue
-        action = signals.action(info.signo)
-        if action.handler == SIG_DFL:
-            raise GuestExit(signo=info.signo)
-        _enter(task, vcpu, action, info)
-    if signals.saved_mask is not None:
+    while True:
+        while (info := signals.next_deliverable()) is not None:
+            if signals.is_ignored(info.signo):
+                continue
+            action = signals.action(info.signo)
+            if action.handler == SIG_DFL:
+                if info.signo not in STOPPING:
+                    raise GuestExit(signo=info.signo)
+                stop(task.process, info.signo)
+                if task.process.stopped:
+                    return
+                continue
+            _leave_call(task, action)
+            _enter(task, vcpu, action, info)
+        if signals.saved_mask is None or task.interrupted is not None:
+            return
         signals.blocked, signals.saved_mask = signals.saved_mask, None
+
+
+def _leave_call(task: "Task", action: Action) -> None:
+    """A handler is about to run: the system call that was interrupted for it fails, or is made again afterwards."""
+    if task.interrupted is not None:
+        _, _, restart = task.interrupted
+        task.interrupted = None
+        if restart and action.flags & SA_RESTART:
+            task.cpu.call_again()
+        else:
+            task.cpu.set_result(-EINTR)
 
 
 def force(task: "Task", vcpu: XsaveState, info: SignalInfo) -> None:
@@ -179,7 +202,9 @@ def _enter(task: "Task", vcpu: XsaveState, action: Action, info: SignalInfo) -> 
 def siginfo_bytes(info: SignalInfo) -> bytes:
     """``siginfo_t`` (128 bytes)."""
     head = struct.pack("<iii4x", info.signo, 0, info.code)
-    if info.trapno or (info.code > 0 and info.code != SI_KERNEL):
+    if info.signo == SIGCHLD and info.code > 0:
+        body = struct.pack("<iIi", info.pid, info.uid, info.status)
+    elif info.trapno or (info.code > 0 and info.code != SI_KERNEL):
         body = struct.pack("<Q", info.address)
     else:
         body = struct.pack("<iIQ", info.pid, info.uid, info.value & _MASK)

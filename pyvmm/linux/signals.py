@@ -1,8 +1,10 @@
-"""Signals of one process: dispositions, mask, what is pending, and what happens by default (signal(7)).
+"""Signals: dispositions, masks, what is pending, and what happens by default (signal(7)).
 
-How a handler is entered and left is in :mod:`pyvmm.linux.sigframe`.
+Each thread has a mask, an alternate stack and signals that were sent to it; the threads of a process share dispositions
+and the signals that were sent to all of them. How a handler is entered and left is in :mod:`pyvmm.linux.sigframe`.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from pyvmm.linux.abi.signal import (
     SIGCHLD,
     SIGCONT,
     SIGKILL,
+    SIGRTMIN,
     SIGSTOP,
     SIGTSTP,
     SIGTTIN,
@@ -24,9 +27,12 @@ from pyvmm.linux.abi.signal import (
 )
 
 _IGNORED_BY_DEFAULT = frozenset({SIGCHLD, SIGCONT, SIGURG, SIGWINCH})
-_STOPPING = frozenset({SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU})
+STOPPING = frozenset({SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU})
 #: SIGKILL and SIGSTOP cannot be blocked, caught or ignored.
 UNBLOCKABLE = 1 << SIGKILL - 1 | 1 << SIGSTOP - 1
+STOP_MASK = sum(1 << signo - 1 for signo in STOPPING)
+#: RLIMIT_SIGPENDING: real-time signals that are queued for one receiver.
+_QUEUE_MAX = 1024
 
 
 class Action(NamedTuple):
@@ -55,52 +61,129 @@ class SignalInfo:
     trapno: int = 0
     error: int = 0
     cr2: int = 0
+    #: For SIGCHLD: si_status.
+    status: int = 0
+
+
+class PendingSignals:
+    """Signals that wait for delivery: one of each kind, real-time signals queued. Bit ``signo - 1`` stands for one."""
+
+    __slots__ = ("_queues", "count", "mask")
+
+    def __init__(self) -> None:
+        self.mask = 0
+        self.count = 0
+        self._queues: dict[int, deque[SignalInfo]] = {}
+
+    def add(self, info: SignalInfo) -> bool:
+        """Queue a signal; False if there is no room. One that is pending already is queued again only if real-time."""
+        bit = 1 << info.signo - 1
+        if not self.mask & bit:
+            self.mask |= bit
+            self._queues[info.signo] = deque((info,))
+        elif info.signo < SIGRTMIN:
+            return True
+        elif self.count >= _QUEUE_MAX:
+            return False
+        else:
+            self._queues[info.signo].append(info)
+        self.count += 1
+        return True
+
+    def take(self, wanted: int) -> SignalInfo | None:
+        """Remove and give the first signal, lowest number first, of those in the mask ``wanted``."""
+        ready = self.mask & wanted
+        if not ready:
+            return None
+        signo = (ready & -ready).bit_length()
+        queue = self._queues[signo]
+        info = queue.popleft()
+        self.count -= 1
+        if not queue:
+            del self._queues[signo]
+            self.mask &= ~(1 << signo - 1)
+        return info
+
+    def discard(self, mask: int) -> None:
+        """Forget all signals of ``mask``."""
+        for signo in [signo for signo in self._queues if mask & 1 << signo - 1]:
+            self.count -= len(self._queues.pop(signo))
+        self.mask &= ~mask
+
+
+class SharedSignals:
+    """What the threads of a process have in common (``sighand_struct`` and ``shared_pending``)."""
+
+    __slots__ = ("actions", "pending")
+
+    def __init__(self, actions: dict[int, Action] | None = None) -> None:
+        self.actions: dict[int, Action] = actions if actions is not None else {}
+        self.pending = PendingSignals()
 
 
 class SignalState:
-    """Dispositions, mask and pending signals. Bit ``signo - 1`` of a mask stands for a signal."""
+    """One thread's signals."""
 
-    def __init__(self) -> None:
-        self.actions: dict[int, Action] = {}
+    __slots__ = (
+        "blocked", "pending", "saved_mask", "shared", "stack_address", "stack_flags", "stack_size",
+    )  # fmt: skip
+
+    def __init__(self, shared: SharedSignals | None = None) -> None:
+        self.shared = shared or SharedSignals()
         self.blocked = 0
-        self.pending: dict[int, SignalInfo] = {}
+        self.pending = PendingSignals()
         #: The mask to go back to after a handler, when a call like ppoll(2) has changed it for its own time.
         self.saved_mask: int | None = None
         self.stack_address = self.stack_size = 0
         self.stack_flags = SS_DISABLE
 
+    @property
+    def actions(self) -> dict[int, Action]:
+        """Dispositions that are not the default, by signal."""
+        return self.shared.actions
+
     def action(self, signo: int) -> Action:
         """The disposition of ``signo``."""
-        return self.actions.get(signo, _DEFAULT)
+        return self.shared.actions.get(signo, _DEFAULT)
 
     def is_ignored(self, signo: int) -> bool:
         """Whether ``signo`` would have no effect."""
         handler = self.action(signo).handler
-        return handler == SIG_IGN or (handler == SIG_DFL and (signo in _IGNORED_BY_DEFAULT or signo in _STOPPING))
+        return handler == SIG_IGN or (handler == SIG_DFL and signo in _IGNORED_BY_DEFAULT)
 
-    def send(self, signo: int, info: SignalInfo | None = None) -> None:
-        """Make ``signo`` pending; a signal that is pending already is not queued again.
-
-        Stopping a sandbox's only process would be for ever, so stop signals are ignored.
+    def send(self, signo: int, info: SignalInfo | None = None) -> bool:
+        """Make ``signo`` pending for this thread; False if its queue is full. One that would have no effect is dropped
+        unless it is blocked.
         """
-        bit = 1 << signo - 1
-        if self.is_ignored(signo) and not self.blocked & bit:
-            return
-        self.pending.setdefault(signo, info or SignalInfo(signo))
+        if self.is_ignored(signo) and not self.blocked & 1 << signo - 1:
+            return True
+        return self.pending.add(info or SignalInfo(signo))
+
+    @property
+    def deliverable(self) -> int:
+        """The mask of the signals that are pending and not blocked."""
+        return (self.pending.mask | self.shared.pending.mask) & ~self.blocked
 
     def next_deliverable(self) -> SignalInfo | None:
-        """Take the lowest pending signal that is not blocked."""
-        for signo in sorted(self.pending):
-            if not self.blocked & 1 << signo - 1:
-                return self.pending.pop(signo)
-        return None
+        """Take the first signal that is not blocked: one's own before the process's, lowest number first."""
+        wanted = ~self.blocked
+        return self.pending.take(wanted) or self.shared.pending.take(wanted)
+
+    def take(self, wanted: int) -> SignalInfo | None:
+        """Take the first pending signal of ``wanted`` (sigtimedwait(2))."""
+        return self.pending.take(wanted) or self.shared.pending.take(wanted)
 
     def pending_mask(self) -> int:
         """Pending signals as a mask."""
-        mask = 0
-        for signo in self.pending:
-            mask |= 1 << signo - 1
-        return mask
+        return self.pending.mask | self.shared.pending.mask
+
+    def reset_for_exec(self) -> None:
+        """execve(2): handlers are gone, ignored signals stay so, there is no alternate stack."""
+        kept = {signo: Action(SIG_IGN) for signo, action in self.actions.items() if action.handler == SIG_IGN}
+        pending = self.shared.pending
+        self.shared = SharedSignals(kept)
+        self.shared.pending = pending
+        self.stack_address, self.stack_size, self.stack_flags = 0, 0, SS_DISABLE
 
     def save(self) -> dict[str, object]:
         """Plain data."""
@@ -111,10 +194,9 @@ class SignalState:
         }
 
     @classmethod
-    def restore(cls, state: "FrozenSignals") -> "SignalState":
-        """A copy of saved state."""
-        signals = cls()
-        signals.actions = dict(state.actions)
+    def restore(cls, state: "FrozenSignals", shared: SharedSignals | None = None) -> "SignalState":
+        """A copy of saved state; ``shared`` is that of the process's first thread."""
+        signals = cls(shared or SharedSignals(dict(state.actions)))
         signals.blocked = state.blocked
         signals.stack_address, signals.stack_size, signals.stack_flags = state.stack
         return signals

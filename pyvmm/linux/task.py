@@ -3,14 +3,20 @@ others.
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pyvmm.linux.signalling import send_to_thread
+from pyvmm.linux.signals import SignalInfo
+from pyvmm.linux.wait import RESTART, Blocked, Interrupted, State, WaitQueue
 
 if TYPE_CHECKING:
-    from pyvmm.linux.cpu import Cpu
+    from pyvmm.linux.cpu import Context, Cpu
     from pyvmm.linux.files import FdTable
     from pyvmm.linux.kernel import Kernel
     from pyvmm.linux.mm import AddressSpace
+    from pyvmm.linux.process import Process
     from pyvmm.linux.signals import SignalState
+    from pyvmm.linux.table import SystemCall
     from pyvmm.linux.usermem import UserMemory
     from pyvmm.linux.vfs import FsContext
 
@@ -38,45 +44,103 @@ class Task:
     """One thread. In a process's first thread ``tid == pid``."""
 
     kernel: "Kernel"
+    process: "Process"
     cpu: "Cpu"
     mm: "AddressSpace"
     mem: "UserMemory"
     files: "FdTable"
     fs: "FsContext"
     signals: "SignalState"
-    pid: int
     tid: int
-    ppid: int = 1
     creds: Credentials = field(default_factory=Credentials)
     comm: bytes = b""
-    exe_path: bytes = b""
-    argv: list[bytes] = field(default_factory=list)
-    envp: list[bytes] = field(default_factory=list)
-    #: (soft, hard) by resource number.
-    rlimits: list[tuple[int, int]] = field(default_factory=list)
     #: Where the kernel writes 0 (and wakes a futex) when the thread ends; glibc keeps its thread id there.
     clear_child_tid: int = 0
     robust_list: int = 0
     no_new_privs: bool = False
-    dumpable: bool = True
+    state: State = State.RUNNABLE
+    #: Its registers while another thread has the processor; ``extended`` of them also while it is itself in the kernel.
+    context: "Context | None" = None
+    #: The system call that it is in, if it has to be made again, and its arguments.
+    call: "tuple[SystemCall, tuple[int, ...]] | None" = None
+    #: The queues that it waits in, and the entry of the timer that ends the wait.
+    queues: tuple[WaitQueue, ...] = ()
+    timer: Any = None
+    #: Whether the present call is made for the first time, and what it has noted for the next.
+    is_first_try: bool = True
+    scratch: Any = None
+    progress: int = 0
+    deadline: int | None = None
+    has_deadline: bool = False
+    #: The call that a signal has interrupted, its arguments, and whether SA_RESTART makes it again.
+    interrupted: "tuple[SystemCall, tuple[int, ...], bool] | None" = None
+    #: The child that was made by vfork(2) and has neither ended nor executed yet; the parent sleeps as long.
+    vfork_done: WaitQueue | None = None
+    #: Processor time in nanoseconds up to the last time that it left the processor.
+    cpu_ns: int = 0
+    nice: int = 0
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self.process.pid
+
+    @property
+    def ppid(self) -> int:
+        """The number of its process's parent."""
+        return self.process.ppid
+
+    @property
+    def rlimits(self) -> list[tuple[int, int]]:
+        """Its process's resource limits."""
+        return self.process.rlimits
+
+    @property
+    def argv(self) -> list[bytes]:
+        """Its program's arguments."""
+        return self.process.argv
+
+    @property
+    def envp(self) -> list[bytes]:
+        """Its program's environment."""
+        return self.process.envp
+
+    @property
+    def exe_path(self) -> bytes:
+        """The path of its program."""
+        return self.process.exe_path
+
+    # ---------------------------------------------------------------------------------------------------- waiting
+
+    def wait(
+        self, *queues: WaitQueue, until: int | None = None, restart: bool = RESTART, progress: int = 0
+    ) -> NoReturn:
+        """Give up the system call that runs until one of ``queues`` is woken or CLOCK_MONOTONIC (of the guest, ns)
+        reaches ``until``; it is then made again.
+
+        :param restart: how it goes on after a signal, see :mod:`.wait`.
+        :param progress: bytes transferred since it was made (again).
+        :raises Interrupted: there is a signal to be delivered first.
+        """
+        if self.signals.deliverable:
+            raise Interrupted(restart)
+        raise Blocked(queues, until, progress)
+
+    def deadline_after(self, nanoseconds: int) -> int:
+        """The guest's CLOCK_MONOTONIC so many nanoseconds after the present call was made for the first time."""
+        if not self.has_deadline:
+            self.deadline = self.kernel.clock.monotonic_ns() + nanoseconds
+            self.has_deadline = True
+        assert self.deadline is not None
+        return self.deadline
+
+    def notify(self) -> None:
+        """What it waits for may have happened."""
+        self.kernel.scheduler.wake(self)
 
     def send_signal(self, signo: int) -> None:
         """Make a signal of the monitor's own (SIGPIPE, SIGXFSZ) pending for this thread."""
-        self.signals.send(signo)
+        send_to_thread(self, SignalInfo(signo))
 
-    def save(self) -> dict[str, object]:
-        """Plain data: what is this thread's own, registers included."""
-        return {
-            "registers": self.cpu.registers(),
-            "fs_base": self.cpu.fs_base,
-            "gs_base": self.cpu.gs_base,
-            "pid": self.pid,
-            "comm": self.comm,
-            "exe_path": self.exe_path,
-            "argv": list(self.argv),
-            "envp": list(self.envp),
-            "rlimits": [tuple(limit) for limit in self.rlimits],
-            "clear_child_tid": self.clear_child_tid,
-            "robust_list": self.robust_list,
-            "signals": self.signals.save(),
-        }
+    def __repr__(self) -> str:
+        return f"<Task {self.tid} of {self.pid} {self.state.value} {self.comm!r}>"

@@ -20,6 +20,7 @@ from pyvmm.host import Host
 from pyvmm.image import Image
 from pyvmm.kvm import KvmSregs
 from pyvmm.linux import boot, compact
+from pyvmm.linux.cpu import initial_xsave
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.control import install_control
 from pyvmm.linux.kernel import Kernel
@@ -35,7 +36,7 @@ from pyvmm.template.userland import IMAGE_FORMAT, ImageInfo, build_image
 
 AGENT_PATH = "/usr/local/lib/pyvmm/agent.py"
 #: Rises when a template built by an older personality would not go on under this one.
-PERSONALITY_VERSION = 1
+PERSONALITY_VERSION = 2
 _REHEARSAL = "print(1 + 1)\n"
 _WARM_UP_SECONDS = 120.0
 _FIRST_SLOT = 128 << 20
@@ -131,9 +132,9 @@ def _boot(recipe: Recipe, info: ImageInfo, image: Image, host: Host) -> tuple[Ma
             streams,
         )
         install_control(kernel)
-        kernel.attach(kernel.task, machine.vcpu, machine.sleep, machine.check)
+        kernel.attach(machine.vcpu, machine)
         sregs = boot.initial_sregs(machine.vcpu.get_sregs(), kernel.task.mm.table.root)
-        xsave = boot.initial_xsave(machine.vcpu.get_xsave())
+        xsave = initial_xsave(machine.vcpu.xsave_size)
         machine.restore_vcpu(VcpuState(kernel.cpu.general_registers(), bytes(sregs), xsave, boot.MSRS))
     except GuestError as error:
         machine.close()

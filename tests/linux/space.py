@@ -54,6 +54,7 @@ class Space:
         self.frames = FrameAllocator(self.memory, layout.SYSTEM_FRAMES)
         self.files: dict[int, File] = {}
         self.held: Counter[int] = Counter()
+        self.shared: Counter[int] = Counter()
         self.mm = AddressSpace(self.memory, self.frames, self)
         self.user = UserMemory(self.mm, self.memory.view, self.memory.words)
 
@@ -68,11 +69,14 @@ class Space:
     def inode(self, ino: int) -> File:
         return self.files[ino]
 
-    def hold(self, ino: int) -> None:
+    def hold(self, ino: int, shared: bool = False) -> None:
         self.held[ino] += 1
+        self.shared[ino] += shared
 
-    def drop(self, ino: int) -> None:
+    def drop(self, ino: int, shared: bool = False) -> list[int]:
         self.held[ino] -= 1
+        self.shared[ino] -= shared
+        return self.files[ino].unshare_pages() if shared and not self.shared[ino] else []
 
     # What must hold whatever was done.
 

@@ -22,6 +22,7 @@ from pyvmm.linux.abi.signal import (
     SIGABRT,
     SIGCHLD,
     SIGKILL,
+    SIGRTMIN,
     SIGSEGV,
     SIGSTOP,
     SIGUSR1,
@@ -32,7 +33,8 @@ from pyvmm.linux.abi.signal import (
 from pyvmm.linux.errors import GuestExit
 from pyvmm.linux.exceptions import signal_of
 from pyvmm.linux.layout import TASK_SIZE
-from pyvmm.linux.signals import Action, FrozenSignals, SignalInfo, SignalState
+from pyvmm.linux.process import Process
+from pyvmm.linux.signals import Action, FrozenSignals, SharedSignals, SignalInfo, SignalState
 from tests.linux.space import FIXED, PAGE, Space
 
 _STACK = 0x10_0000_0000
@@ -79,6 +81,12 @@ class Xsave:
         self.set_to = bytes(data)
 
 
+class _Kernel:
+    """What a process knows of its kernel."""
+
+    first_process: Process
+
+
 @dataclass
 class Thread:
     """A task as the signal code sees it."""
@@ -87,6 +95,11 @@ class Thread:
     cpu: Cpu = field(default_factory=Cpu)
     vcpu: Xsave = field(default_factory=Xsave)
     signals: SignalState = field(default_factory=SignalState)
+    process: Process = field(default_factory=lambda: Process(_Kernel(), 300, None))  # type: ignore[arg-type]
+    interrupted: None = None
+
+    def __post_init__(self) -> None:
+        self.process.kernel.first_process = self.process
 
     @property
     def mem(self) -> object:
@@ -134,16 +147,38 @@ def test_a_pending_signal_is_not_queued_twice() -> None:
 def test_ignored_signals_leave_nothing_pending_unless_blocked() -> None:
     signals = SignalState()
     signals.send(SIGCHLD)
-    assert not signals.pending
+    assert not signals.pending_mask()
     signals.blocked = 1 << SIGCHLD - 1
     signals.send(SIGCHLD)
     assert signals.pending_mask() == 1 << SIGCHLD - 1
 
 
-def test_stop_signals_do_not_stop_the_only_process_for_ever() -> None:
+def test_stop_signals_do_not_stop_the_first_process_for_ever(thread: Thread) -> None:
+    thread.signals.send(SIGSTOP)
+    thread.deliver()
+    assert not thread.signals.pending_mask() and not thread.process.stopped
+
+
+def test_real_time_signals_are_queued_in_order() -> None:
     signals = SignalState()
-    signals.send(SIGSTOP)
-    assert not signals.pending
+    for value in range(3):
+        assert signals.send(SIGRTMIN, SignalInfo(SIGRTMIN, value=value))
+    assert [signals.next_deliverable().value for _ in range(3)] == [0, 1, 2]  # type: ignore[union-attr]
+    assert signals.next_deliverable() is None
+
+
+def test_no_more_real_time_signals_are_queued_than_the_limit() -> None:
+    signals = SignalState()
+    assert [signals.send(SIGRTMIN) for _ in range(1025)].count(False) == 1
+
+
+def test_signals_to_the_process_reach_a_thread_that_does_not_block_them() -> None:
+    shared = SharedSignals()
+    one, other = SignalState(shared), SignalState(shared)
+    one.blocked = 1 << SIGUSR1 - 1
+    shared.pending.add(SignalInfo(SIGUSR1))
+    assert one.next_deliverable() is None
+    assert other.next_deliverable().signo == SIGUSR1  # type: ignore[union-attr]
 
 
 def test_blocked_signals_wait_and_the_lowest_comes_first() -> None:

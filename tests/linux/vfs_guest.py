@@ -18,11 +18,15 @@ from pyvmm.linux.abi.stat import STAT
 from pyvmm.linux.abi.unistd import NUMBERS
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files import FdTable
+from pyvmm.linux.futex import FutexTable
 from pyvmm.linux.limits import Limits
+from pyvmm.linux.process import Process
+from pyvmm.linux.scheduler import Scheduler
 from pyvmm.linux.signals import SignalState
 from pyvmm.linux.table import TABLE
-from pyvmm.linux.task import Credentials
+from pyvmm.linux.task import Credentials, Task
 from pyvmm.linux.vfs import FsContext, Vfs
+from pyvmm.linux.wait import Blocked, State
 
 #: Where the guest's only mapping begins, what it holds, and an address that is nowhere.
 BASE, SIZE, NOWHERE = 0x10_0000, 4 << 20, 0x666_0000
@@ -111,11 +115,21 @@ class FakeKernel:
         self.vfs, self.clock, self.limits, self.stdin = vfs, clock, limits, stdin
         self.stdout, self.stderr = Collected(), Collected()
         self.task: Any = None
+        self.tasks: dict[int, Any] = {}
+        self.processes: dict[int, Process] = {}
+        self.futexes = FutexTable()
+        self.scheduler = Scheduler(clock)  # type: ignore[arg-type]
         self.wakers: list[Any] = []
         vfs.kernel = self  # type: ignore[assignment]
 
     def memory_used(self) -> int:
         return 8 << 20
+
+    def process_cpu_ns(self, process: Process) -> int:
+        return self.clock.cpu_ns()
+
+    def task_cpu_ns(self, task: Any) -> int:
+        return self.clock.cpu_ns()
 
     def random(self, count: int) -> bytes:
         return os.urandom(count)
@@ -162,6 +176,11 @@ class Guest:
     comm = b"program"
     exe_path = b"/bin/program"
     no_new_privs = False
+    state = State.RUNNABLE
+    nice = 0
+
+    wait = Task.wait
+    deadline_after = Task.deadline_after
 
     def __init__(
         self,
@@ -181,8 +200,11 @@ class Guest:
         self.mem: Any = FakeMemory()
         self.mm: Any = FakeSpace()
         self.creds = Credentials()
-        self.signals = SignalState()
-        self.rlimits = limits.initial_rlimits()
+        self.process = Process(self.kernel, self.pid, None)
+        self.process.threads[self.tid] = self  # type: ignore[assignment]
+        self.kernel.processes[self.pid], self.kernel.tasks[self.tid] = self.process, self
+        self.signals = SignalState(self.process.signals)
+        self.rlimits = self.process.rlimits = limits.initial_rlimits()
         self.argv, self.envp = [b"program", b"one"], [b"A=1"]
         self.sent: list[int] = []
         if state is None:
@@ -224,10 +246,18 @@ class Guest:
         registers = bytearray(144)
         for value, offset in zip(words, (40, 32, 24, 80, 64, 72), strict=False):
             struct.pack_into("<Q", registers, offset, value & (1 << 64) - 1)
-        try:
-            result = call.function(self, *call.decode(registers, 0))
-        except GuestError as error:
-            return -error.errno
+        self.is_first_try, self.has_deadline, self.deadline = True, False, None
+        self.scratch, self.progress = None, 0
+        while True:
+            try:
+                result = call.function(self, *call.decode(registers, 0))
+                break
+            except GuestError as error:
+                return -error.errno
+            except Blocked as wait:
+                self.is_first_try = False
+                self.progress += wait.progress
+                self.kernel.sleep_until(wait.until)
         assert isinstance(result, int) and result >= 0, f"{name} returned {result!r}"
         return result
 

@@ -24,6 +24,7 @@ from pyvmm.linux.abi.fcntl import (
 from pyvmm.linux.abi.mman import MAP_PRIVATE, MAP_TYPE, PROT_WRITE
 from pyvmm.linux.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from pyvmm.linux.errors import GuestError
+from pyvmm.linux.wait import WaitQueue
 
 if TYPE_CHECKING:
     from pyvmm.linux.task import Task
@@ -130,6 +131,10 @@ class OpenFile:
     def poll(self, task: "Task") -> int:
         """POLL* that hold now. NULL ``poll``: always ready."""
         return ALWAYS_READY
+
+    def queues(self) -> tuple[WaitQueue, ...]:
+        """What is woken when :meth:`poll` may give something else. Without ``poll``: nothing ever is."""
+        return ()
 
     def ioctl(self, task: "Task", request: int, argument: int) -> int:
         """What only this kind of file understands. NULL ``unlocked_ioctl``: ENOTTY."""

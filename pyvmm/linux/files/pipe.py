@@ -9,6 +9,7 @@ from pyvmm.linux.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, 
 from pyvmm.linux.abi.signal import SIGPIPE
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.base import OpenFile
+from pyvmm.linux.wait import WaitQueue
 
 if TYPE_CHECKING:
     from pyvmm.linux.task import Task
@@ -24,13 +25,15 @@ _MAX_CAPACITY = 1 << 20
 class Pipe:
     """The bytes in flight and who is at either end."""
 
-    __slots__ = ("_buffer", "_quota", "capacity", "ever_read", "ever_written", "readers", "writers")
+    __slots__ = ("_buffer", "_quota", "capacity", "changed", "ever_read", "ever_written", "readers", "writers")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._quota: Quota | None = None
         self.capacity = _DEFAULT_CAPACITY
         self.readers = self.writers = 0
+        #: Woken at every change: bytes come or go, an end is opened or closed.
+        self.changed = WaitQueue()
         #: How often either end was opened: what an open of a FIFO waits for.
         self.ever_read = self.ever_written = 0
 
@@ -41,6 +44,7 @@ class Pipe:
         """Remove and give up to ``count`` bytes."""
         data = bytes(memoryview(self._buffer)[:count])
         del self._buffer[:count]
+        self.changed.wake()
         if self._quota is not None:
             self._quota.take(-len(data))
         return data
@@ -50,6 +54,7 @@ class Pipe:
         if self._quota is not None:
             self._quota.take(len(data))
         self._buffer[:0] = data
+        self.changed.wake()
 
     def put(self, data: bytes | memoryview, quota: "Quota") -> int:
         """Append what there is room for; how much that was. What is in flight counts as a file's contents do."""
@@ -57,6 +62,8 @@ class Pipe:
         count = min(len(data), self.capacity - len(self._buffer), quota.bytes_free)
         quota.take(count)
         self._buffer += data[:count]
+        if count:
+            self.changed.wake()
         return count
 
     def resize(self, wanted: int) -> int:
@@ -71,6 +78,7 @@ class Pipe:
         if capacity < len(self._buffer):
             raise GuestError(EBUSY)
         self.capacity = capacity
+        self.changed.wake()
         return capacity
 
 
@@ -88,6 +96,7 @@ class PipeFile(OpenFile):
         if self.writable:
             pipe.writers += 1
             pipe.ever_written += 1
+        pipe.changed.wake()
 
     def closed(self) -> None:
         """See :meth:`OpenFile.closed`."""
@@ -95,16 +104,17 @@ class PipeFile(OpenFile):
         self.pipe.writers -= self.writable
         if not self.pipe.readers and not self.pipe.writers:
             self.pipe.take(len(self.pipe))
+        self.pipe.changed.wake()
 
     def read(self, task: "Task", count: int) -> bytes:
         """See :meth:`OpenFile.read`."""
         pipe = self.pipe
-        while not len(pipe):
+        if not len(pipe):
             if not pipe.writers or not count:
                 return b""
             if self.flags & O_NONBLOCK:
                 raise GuestError(EAGAIN)
-            task.kernel.sleep_until(None)
+            task.wait(pipe.changed)
         return pipe.take(count)
 
     def unread(self, data: bytes) -> None:
@@ -114,25 +124,24 @@ class PipeFile(OpenFile):
     def write(self, task: "Task", data: bytes) -> int:
         """See :meth:`OpenFile.write`."""
         pipe = self.pipe
-        view = memoryview(data)
+        if not data:
+            return 0
+        if not pipe.readers:
+            task.send_signal(SIGPIPE)
+            raise GuestError(EPIPE)
         done = 0
-        while data:
-            if not pipe.readers:
-                if done:
-                    return done
-                task.send_signal(SIGPIPE)
-                raise GuestError(EPIPE)
-            room = pipe.capacity - len(pipe)
-            if room and (len(data) > PIPE_BUF or room >= len(data)):
-                done += pipe.put(view[done:], task.kernel.vfs.store.quota)
-            if done == len(data):
-                return done
-            if self.flags & O_NONBLOCK:
-                if done:
-                    return done
-                raise GuestError(EAGAIN)
-            task.kernel.sleep_until(None)
-        return 0
+        room = pipe.capacity - len(pipe)
+        if room and (len(data) > PIPE_BUF or room >= len(data)):
+            done = pipe.put(data, task.kernel.vfs.store.quota)
+        if done == len(data) or (done and (self.flags & O_NONBLOCK or task.signals.deliverable)):
+            return done
+        if self.flags & O_NONBLOCK:
+            raise GuestError(EAGAIN)
+        task.wait(pipe.changed, progress=done)
+
+    def queues(self) -> tuple[WaitQueue, ...]:
+        """See :meth:`OpenFile.queues`."""
+        return (self.pipe.changed,)
 
     def poll(self, task: "Task") -> int:
         """See :meth:`OpenFile.poll`."""
@@ -166,18 +175,21 @@ def open_fifo(task: "Task", inode: "Inode", pipe: Pipe, flags: int) -> PipeFile:
     mode = flags & O_ACCMODE
     if mode not in (O_RDONLY, O_RDWR) and flags & O_NONBLOCK and not pipe.readers:
         raise GuestError(ENXIO)
-    file = PipeFile(inode, flags, pipe)
-    if mode != O_RDWR and not flags & O_NONBLOCK:
-        try:
-            if file.readable:
-                seen = pipe.ever_written
-                while not pipe.writers and pipe.ever_written == seen:
-                    task.kernel.sleep_until(None)
-            else:
-                seen = pipe.ever_read
-                while not pipe.readers and pipe.ever_read == seen:
-                    task.kernel.sleep_until(None)
-        except GuestError:
-            file.release()
-            raise
+    if task.scratch is None:
+        file = PipeFile(inode, flags, pipe)
+        if mode == O_RDWR or flags & O_NONBLOCK:
+            return file
+        task.scratch = (file, pipe.ever_written if file.readable else pipe.ever_read)
+    file, seen = task.scratch
+    try:
+        if file.readable:
+            if not pipe.writers and pipe.ever_written == seen:
+                task.wait(pipe.changed)
+        elif not pipe.readers and pipe.ever_read == seen:
+            task.wait(pipe.changed)
+    except GuestError:
+        task.scratch = None
+        file.release()
+        raise
+    assert isinstance(file, PipeFile)
     return file

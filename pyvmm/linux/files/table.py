@@ -19,10 +19,12 @@ class FdTable:
     :param limit: RLIMIT_NOFILE (soft): numbers from here on are not given out (EMFILE).
     """
 
-    __slots__ = ("_asleep", "_cloexec", "_files", "_free", "_wake_file", "limit")
+    __slots__ = ("_asleep", "_cloexec", "_files", "_free", "_wake_file", "limit", "users")
 
     def __init__(self, limit: int = 1024) -> None:
         self.limit: int = limit
+        #: Threads that share the table (CLONE_FILES).
+        self.users = 1
         self._files: dict[int, OpenFile] = {}
         #: Descriptors that came with a snapshot and that nobody has asked for yet -> which of its files each is.
         self._asleep: dict[int, int] = {}
@@ -118,8 +120,14 @@ class FdTable:
             self.close(fd)
 
     def close_all(self) -> None:
-        """The process ends."""
+        """Nobody uses the table any more."""
         self.close_range(0, 1 << 32)
+
+    def leave(self) -> None:
+        """A thread that uses the table ends."""
+        self.users -= 1
+        if not self.users:
+            self.close_all()
 
     def is_cloexec(self, fd: int) -> bool:
         """FD_CLOEXEC."""

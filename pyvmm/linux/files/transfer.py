@@ -12,6 +12,7 @@ from pyvmm.linux.abi.fcntl import IOV_MAX, MAX_RW_COUNT
 from pyvmm.linux.abi.uio import IOVEC
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.layout import TASK_SIZE
+from pyvmm.linux.wait import Blocked
 
 if TYPE_CHECKING:
     from pyvmm.linux.files.base import OpenFile
@@ -100,8 +101,11 @@ def store(task: "Task", address: int, data: bytes) -> int:
 
 
 def write_from(task: "Task", file: "OpenFile", vector: Vector, offset: int | None = None) -> int:
-    """Write from memory at the position (or at ``offset``); how much was."""
-    done, wanted = 0, sum(length for _, length in vector)
+    """Write from memory at the position (or at ``offset``), after what the same call has written before it had to
+    wait; how much was.
+    """
+    before = task.progress
+    done, wanted = before, sum(length for _, length in vector)
     try:
         while True:
             task.kernel.check()
@@ -117,6 +121,9 @@ def write_from(task: "Task", file: "OpenFile", vector: Vector, offset: int | Non
         if not done:
             raise
         return done
+    except Blocked as wait:
+        wait.progress += done - before
+        raise
 
 
 def _gather(task: "Task", vector: Vector, skip: int, count: int) -> bytes:

@@ -22,6 +22,7 @@ from pyvmm.linux.files.base import OpenFile
 from pyvmm.linux.files.transfer import STEP, Vector, buffer_at, load, read_into, read_vector, store, write_from
 from pyvmm.linux.layout import TASK_SIZE
 from pyvmm.linux.table import Fd, Flags, Int, Long, Pointer, Size, UInt, ULong, syscall
+from pyvmm.linux.wait import Blocked
 
 if TYPE_CHECKING:
     from pyvmm.linux.task import Task
@@ -79,7 +80,7 @@ def write(task: "Task", fd: Fd, buffer: Pointer, count: Size) -> int:
     file = task.files.get(fd)
     if not file.writable:
         raise GuestError(EBADF)
-    if count > STEP or buffer + count > TASK_SIZE:
+    if count > STEP or buffer + count > TASK_SIZE or task.progress:
         return write_from(task, file, buffer_at(buffer, count))
     try:
         data = task.mem.read(buffer, count)
@@ -243,16 +244,20 @@ def _copy(
     while done < count:
         task.kernel.check()
         wanted = min(count - done, STEP)
+        written, waits = 0, False
         try:
             data = source.read(task, wanted) if offset is None else source.pread(task, offset + done, wanted)
             if not data:
                 break
-            written = 0
             try:
                 if target_offset is None:
                     written = target.write(task, data)
                 else:
                     written = target.pwrite(task, target_offset + done, data)
+            except Blocked as wait:
+                written, waits = wait.progress, True
+                if not done and not written:
+                    raise
             finally:
                 if offset is None and written < len(data):
                     source.unread(data[written:])
@@ -261,6 +266,6 @@ def _copy(
                 raise
             break
         done += written
-        if written < wanted:
+        if waits or written < wanted:
             break
     return done

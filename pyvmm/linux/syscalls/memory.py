@@ -4,9 +4,9 @@ from errno import EFAULT, EINVAL, ENOMEM, EOVERFLOW
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi import mman
+from pyvmm.linux.areas import MAP_DONTFORK, MAP_MAYWRITE, MAP_WIPEONFORK
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.layout import MMAP_MIN_ADDR, PAGE_MASK, PAGE_SIZE, TASK_SIZE, page_up
-from pyvmm.linux.mm import MAP_MAYWRITE
 from pyvmm.linux.table import Fd, Flags, Int, LongFlags, Pointer, Size, ULong, syscall
 
 if TYPE_CHECKING:
@@ -19,22 +19,25 @@ _HARMLESS_ADVICE = frozenset(
         mman.MADV_RANDOM,
         mman.MADV_SEQUENTIAL,
         mman.MADV_WILLNEED,
-        mman.MADV_DONTFORK,
-        mman.MADV_DOFORK,
         mman.MADV_MERGEABLE,
         mman.MADV_UNMERGEABLE,
         mman.MADV_HUGEPAGE,
         mman.MADV_NOHUGEPAGE,
         mman.MADV_DONTDUMP,
         mman.MADV_DODUMP,
-        mman.MADV_WIPEONFORK,
-        mman.MADV_KEEPONFORK,
         mman.MADV_COLD,
         mman.MADV_PAGEOUT,
         mman.MADV_POPULATE_READ,
         mman.MADV_POPULATE_WRITE,
     }
 )
+#: Advice that is remembered: flags to set and to clear.
+_FORK_ADVICE = {
+    mman.MADV_DONTFORK: (MAP_DONTFORK, 0),
+    mman.MADV_DOFORK: (0, MAP_DONTFORK),
+    mman.MADV_WIPEONFORK: (MAP_WIPEONFORK, 0),
+    mman.MADV_KEEPONFORK: (0, MAP_WIPEONFORK),
+}
 _PROT_KNOWN = (
     mman.PROT_READ | mman.PROT_WRITE | mman.PROT_EXEC | 8 | mman.PROT_GROWSDOWN | mman.PROT_GROWSUP
 )  # 8: PROT_SEM
@@ -68,7 +71,7 @@ def mmap(task: "Task", address: Pointer, length: Size, prot: Flags, flags: Flags
         raise GuestError(EINVAL)
     if flags & mman.MAP_HUGETLB:
         raise GuestError(ENOMEM)
-    ino, name, kept_flags = 0, b"", flags
+    ino, name, kept_flags, made = 0, b"", flags, None
     if not flags & mman.MAP_ANONYMOUS:
         file = task.files.get(fd)
         if offset + length > 1 << 63:
@@ -79,7 +82,17 @@ def mmap(task: "Task", address: Pointer, length: Size, prot: Flags, flags: Flags
         if inode is not None:
             # The name is for /proc/self/maps only, and every area has its own copy.
             ino, name = inode.ino, file.path[-_SHOWN_PATH_MAX:]
-    address = task.mm.map(address, length, prot, kept_flags, ino, offset, name)
+    elif kind != mman.MAP_PRIVATE:
+        # Children see what is written here, so it is a file without a name, as in Linux (``shmem_zero_setup()``).
+        made = task.kernel.vfs.make_shared_memory(length)
+        made.hold()
+        ino, name, offset = made.ino, b"/dev/zero (deleted)", 0
+        kept_flags |= MAP_MAYWRITE
+    try:
+        address = task.mm.map(address, length, prot, kept_flags, ino, offset, name)
+    finally:
+        if made is not None:
+            made.drop()
     if flags & mman.MAP_POPULATE and prot & (mman.PROT_READ | mman.PROT_WRITE):
         task.mem.readable(address, min(length, 1 << 20))
     return address
@@ -161,7 +174,7 @@ def madvise(task: "Task", address: Pointer, length: Size, advice: Int) -> int:
     size = page_up(length)
     if size < length or address + size > 1 << 64:
         raise GuestError(EINVAL)
-    if advice not in _HARMLESS_ADVICE and advice not in (mman.MADV_DONTNEED, mman.MADV_FREE):
+    if advice not in _HARMLESS_ADVICE | _FORK_ADVICE.keys() | {mman.MADV_DONTNEED, mman.MADV_FREE}:
         raise GuestError(EINVAL)
     if not size:
         return 0
@@ -169,6 +182,8 @@ def madvise(task: "Task", address: Pointer, length: Size, advice: Int) -> int:
         raise GuestError(ENOMEM)
     if advice in (mman.MADV_DONTNEED, mman.MADV_FREE):
         task.mm.discard(address, size)
+    elif advice in _FORK_ADVICE:
+        task.mm.advise(address, size, *_FORK_ADVICE[advice])
     elif not task.mm.find(address):
         raise GuestError(ENOMEM)
     return 0

@@ -1,7 +1,7 @@
 """Waiting for several files: poll(2), select(2)."""
 
 import struct
-from errno import EINTR, EINVAL
+from errno import EINVAL
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi.poll import (
@@ -21,10 +21,10 @@ from pyvmm.linux.errors import GuestError
 from pyvmm.linux.signals import UNBLOCKABLE
 from pyvmm.linux.syscalls.time import read_timespec
 from pyvmm.linux.table import Int, Pointer, Size, UInt, syscall
+from pyvmm.linux.wait import NO_RESTART
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from pyvmm.linux.files.base import OpenFile
     from pyvmm.linux.task import Task
 
 #: What select(2) means by readable, writable, exceptional.
@@ -41,18 +41,17 @@ _FOR_EVER = 1 << 62
 @syscall
 def poll(task: "Task", fds: Pointer, count: UInt, timeout: Int) -> int:
     """poll(2): wait until one of several files is ready."""
-    return _poll(task, fds, count, None if timeout < 0 else task.kernel.clock.monotonic_ns() + timeout * _MILLISECOND)
+    return _poll(task, fds, count, None if timeout < 0 else task.deadline_after(timeout * _MILLISECOND))
 
 
 @syscall
 def ppoll(task: "Task", fds: Pointer, count: UInt, timeout: Pointer, mask: Pointer, size: Size) -> int:
     """ppoll(2): the same, with nanoseconds and a signal mask for the meantime."""
     deadline = _deadline(task, timeout)
-    _set_mask(task, mask, size)
+    set_mask(task, mask, size)
     try:
         return _poll(task, fds, count, deadline)
     finally:
-        _restore_mask(task, mask)
         _write_left(task, timeout, deadline, 1)
 
 
@@ -63,35 +62,30 @@ def _poll(task: "Task", fds: int, count: int, deadline: int | None) -> int:
     files = task.files
     results = [0] * count
 
-    def look() -> int:
-        ready = 0
-        for index, (fd, events, _) in enumerate(entries):
-            if fd < 0:
-                continue
-            try:
-                mask = files.get(fd).poll(task) & (events & 0xFFFF | POLLERR | POLLHUP)
-            except GuestError:
-                mask = POLLNVAL
-            results[index] = mask
-            ready += bool(mask)
-        return ready
-
-    ready = _wait(task, look, deadline)
+    polled: list[OpenFile] = []
+    ready = 0
+    for index, (fd, events, _) in enumerate(entries):
+        if fd < 0:
+            continue
+        try:
+            file = files.get(fd)
+            polled.append(file)
+            mask = file.poll(task) & (events & 0xFFFF | POLLERR | POLLHUP)
+        except GuestError:
+            mask = POLLNVAL
+        results[index] = mask
+        ready += bool(mask)
+    if not ready:
+        wait_for_files(task, polled, deadline)
     out = b"".join(POLLFD.pack(fd, events, mask) for (fd, events, _), mask in zip(entries, results, strict=True))
     task.mem.write(fds, out)
     return ready
 
 
-def _wait(task: "Task", look: "Callable[[], int]", deadline: int | None) -> int:
-    """Look until something is ready, the time has come, or a signal is there (EINTR)."""
-    kernel, signals = task.kernel, task.signals
-    while True:
-        ready = look()
-        if ready or (deadline is not None and kernel.clock.monotonic_ns() >= deadline):
-            return ready
-        if signals.pending_mask() & ~signals.blocked:
-            raise GuestError(EINTR)
-        kernel.sleep_until(deadline)
+def wait_for_files(task: "Task", files: "list[OpenFile]", deadline: int | None) -> None:
+    """None of ``files`` is ready: wait for one, unless the time has come (EINTR: a signal has)."""
+    if deadline is None or task.kernel.clock.monotonic_ns() < deadline:
+        task.wait(*(queue for file in files for queue in file.queues()), until=deadline, restart=NO_RESTART)
 
 
 # -------------------------------------------------------------------------------------------------------------- select
@@ -106,7 +100,7 @@ def select(task: "Task", count: Int, read: Pointer, write: Pointer, other: Point
         seconds, microseconds = seconds + microseconds // 1_000_000, microseconds % 1_000_000
         if seconds < 0:
             raise GuestError(EINVAL)
-        deadline = task.kernel.clock.monotonic_ns() + min(seconds * _SECOND + microseconds * 1000, _FOR_EVER)
+        deadline = task.deadline_after(min(seconds * _SECOND + microseconds * 1000, _FOR_EVER))
     try:
         return _select(task, count, (read, write, other), deadline)
     finally:
@@ -122,11 +116,10 @@ def pselect6(
     if mask:
         address, size = struct.unpack("<QQ", task.mem.read(mask, 16))
     deadline = _deadline(task, timeout)
-    _set_mask(task, address, size)
+    set_mask(task, address, size)
     try:
         return _select(task, count, (read, write, other), deadline)
     finally:
-        _restore_mask(task, address)
         _write_left(task, timeout, deadline, 1)
 
 
@@ -140,20 +133,16 @@ def _select(task: "Task", count: int, addresses: tuple[int, int, int], deadline:
     found = [0, 0, 0]
     everything = wanted[0] | wanted[1] | wanted[2]
     numbers = [fd for fd in range(everything.bit_length()) if everything >> fd & 1]
-    for fd in numbers:
-        task.files.get(fd)  # EBADF before anything else
-
-    def look() -> int:
-        ready = 0
-        for fd in numbers:
-            mask = task.files.get(fd).poll(task)
-            for index, selected in enumerate(_SELECT_MASKS):
-                if wanted[index] >> fd & 1 and mask & selected:
-                    found[index] |= 1 << fd
-                    ready += 1
-        return ready
-
-    ready = _wait(task, look, deadline)
+    polled = [task.files.get(fd) for fd in numbers]  # EBADF before anything else
+    ready = 0
+    for fd, file in zip(numbers, polled, strict=True):
+        mask = file.poll(task)
+        for index, selected in enumerate(_SELECT_MASKS):
+            if wanted[index] >> fd & 1 and mask & selected:
+                found[index] |= 1 << fd
+                ready += 1
+    if not ready:
+        wait_for_files(task, polled, deadline)
     for address, bits in zip(addresses, found, strict=True):
         if address:
             task.mem.write(address, bits.to_bytes(size, "little"))
@@ -164,7 +153,7 @@ def _select(task: "Task", count: int, addresses: tuple[int, int, int], deadline:
 
 
 def _deadline(task: "Task", timeout: int) -> int | None:
-    return task.kernel.clock.monotonic_ns() + read_timespec(task, timeout) if timeout else None
+    return task.deadline_after(read_timespec(task, timeout)) if timeout else None
 
 
 def _write_left(task: "Task", address: int, deadline: int | None, unit: int) -> None:
@@ -178,19 +167,16 @@ def _write_left(task: "Task", address: int, deadline: int | None, unit: int) -> 
         pass  # A timeout in read-only memory is fine.
 
 
-def _set_mask(task: "Task", address: int, size: int) -> None:
-    """Block the signals at ``address`` instead of those that are, until :func:`_restore_mask`."""
+def set_mask(task: "Task", address: int, size: int) -> None:
+    """Block the signals at ``address`` instead of those that are, until the call is over: the dispatcher puts the old
+    mask back, or the return from a handler does.
+    """
     if not address:
         return
     if size != 8:
         raise GuestError(EINVAL)
     signals = task.signals
     wanted = task.mem.read_u64(address) & ~UNBLOCKABLE
-    signals.saved_mask, signals.blocked = signals.blocked, wanted
-
-
-def _restore_mask(task: "Task", address: int) -> None:
-    """Back to the mask before, unless a signal is to be delivered, after which its handler's return does that."""
-    signals = task.signals
-    if address and signals.saved_mask is not None and not signals.pending_mask() & ~signals.blocked:
-        signals.blocked, signals.saved_mask = signals.saved_mask, None
+    if task.is_first_try:
+        signals.saved_mask = signals.blocked
+    signals.blocked = wanted

@@ -1,12 +1,14 @@
 """The process itself: its end, its numbers, its limits, prctl(2) and arch_prctl(2)."""
 
 import struct
-from errno import E2BIG, ECHILD, EFAULT, EINVAL, ENOSYS, EPERM, ESRCH
+from errno import EFAULT, EINVAL, ENOSYS, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
-from pyvmm.linux.errors import GuestError, GuestExit
+from pyvmm.linux.abi.signal import NSIG
+from pyvmm.linux.errors import GuestError, GuestExit, ThreadExit
 from pyvmm.linux.layout import TASK_SIZE
 from pyvmm.linux.limits import RLIM_NLIMITS, RLIMIT_NOFILE
+from pyvmm.linux.syscalls.wait import usage_of
 from pyvmm.linux.table import Int, Pointer, Size, UInt, ULong, syscall
 from pyvmm.linux.task import COMM_LENGTH
 
@@ -23,11 +25,13 @@ PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 36, 37
 PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS = 38, 39
 PR_SET_VMA = 0x5356_4D41
 
+RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD = -1, 0, 1
+
 
 @syscall
 def exit_(task: "Task", status: Int) -> int:
-    """_exit(2) of the only thread."""
-    raise GuestExit(status & 0xFF)
+    """_exit(2): the end of a thread."""
+    raise ThreadExit(status & 0xFF)
 
 
 @syscall
@@ -54,47 +58,6 @@ def getppid(task: "Task") -> int:
     return task.ppid
 
 
-def _own(task: "Task", pid: int) -> None:
-    """ESRCH unless ``pid`` (0: the caller) is the sandbox's process."""
-    if pid not in (0, task.pid, task.tid):
-        raise GuestError(ESRCH)
-
-
-@syscall
-def getpgid(task: "Task", pid: Int) -> int:
-    """getpgid(2)."""
-    _own(task, pid)
-    return task.pid
-
-
-@syscall
-def getpgrp(task: "Task") -> int:
-    """getpgrp(2)."""
-    return task.pid
-
-
-@syscall
-def getsid(task: "Task", pid: Int) -> int:
-    """getsid(2)."""
-    _own(task, pid)
-    return task.pid
-
-
-@syscall
-def setpgid(task: "Task", pid: Int, group: Int) -> int:
-    """setpgid(2): the process is a session leader, which cannot change its group."""
-    if (group or pid) < 0:
-        raise GuestError(EINVAL)
-    _own(task, pid)
-    raise GuestError(EPERM)
-
-
-@syscall
-def setsid(task: "Task") -> int:
-    """setsid(2): the process is a group leader already."""
-    raise GuestError(EPERM)
-
-
 @syscall
 def set_tid_address(task: "Task", address: Pointer) -> int:
     """set_tid_address(2)."""
@@ -114,9 +77,11 @@ def set_robust_list(task: "Task", head: Pointer, size: Size) -> int:
 @syscall
 def get_robust_list(task: "Task", pid: Int, head: Pointer, size: Pointer) -> int:
     """get_robust_list(2)."""
-    _own(task, pid)
+    found = task.kernel.tasks.get(pid) if pid else task
+    if found is None:
+        raise GuestError(ESRCH)
     task.mem.write_u64(size, 24)
-    task.mem.write_u64(head, task.robust_list)
+    task.mem.write_u64(head, found.robust_list)
     return 0
 
 
@@ -162,16 +127,21 @@ def prctl(task: "Task", option: Int, arg2: ULong, arg3: ULong, arg4: ULong, arg5
     if option == PR_SET_DUMPABLE:
         if arg2 > 1:
             raise GuestError(EINVAL)
-        task.dumpable = bool(arg2)
+        task.process.dumpable = bool(arg2)
         return 0
     if option == PR_GET_DUMPABLE:
-        return int(task.dumpable)
+        return int(task.process.dumpable)
+    process = task.process
     if option in (PR_GET_PDEATHSIG, PR_GET_CHILD_SUBREAPER):
-        task.mem.write_u32(arg2, 0)
+        task.mem.write_u32(arg2, process.death_signal if option == PR_GET_PDEATHSIG else process.is_subreaper)
         return 0
-    if option == PR_SET_PDEATHSIG and arg2 <= 64:
+    if option == PR_SET_PDEATHSIG and arg2 <= NSIG:
+        process.death_signal = arg2
         return 0
-    if option in (PR_SET_CHILD_SUBREAPER, PR_SET_TIMERSLACK, PR_GET_SECCOMP):
+    if option == PR_SET_CHILD_SUBREAPER:
+        process.is_subreaper = bool(arg2)
+        return 0
+    if option in (PR_SET_TIMERSLACK, PR_GET_SECCOMP):
         return 0
     if option == PR_GET_TIMERSLACK:
         return 50_000
@@ -232,11 +202,13 @@ def setrlimit(task: "Task", resource: UInt, limit: Pointer) -> int:
 @syscall
 def prlimit64(task: "Task", pid: Int, resource: UInt, new: Pointer, old: Pointer) -> int:
     """prlimit(2)."""
-    _own(task, pid)
-    before = _get_limit(task, resource)
+    found = task.kernel.tasks.get(pid) if pid else task
+    if found is None:
+        raise GuestError(ESRCH)
+    before = _get_limit(found, resource)
     data = task.mem.read(new, 16) if new else None
     if data is not None:
-        _set_limit(task, resource, data)
+        _set_limit(found, resource, data)
     if old:
         task.mem.write(old, struct.pack("<QQ", *before))
     return 0
@@ -248,11 +220,17 @@ def getrusage(task: "Task", who: Int, usage: Pointer) -> int:
 
     Processor time is all counted as user time; resident size is what the sandbox uses.
     """
-    if who not in (-1, 0, 1):
+    kernel = task.kernel
+    resident = kernel.memory_used() >> 10
+    if who == RUSAGE_SELF:
+        data = usage_of(kernel.process_cpu_ns(task.process), resident)
+    elif who == RUSAGE_THREAD:
+        data = usage_of(kernel.task_cpu_ns(task), resident)
+    elif who == RUSAGE_CHILDREN:
+        data = usage_of(task.process.children_cpu_ns)
+    else:
         raise GuestError(EINVAL)
-    seconds, nanoseconds = divmod(task.kernel.clock.cpu_ns() if who != -1 else 0, 1_000_000_000)
-    resident = task.kernel.memory_used() >> 10 if who != -1 else 0
-    task.mem.write(usage, struct.pack("<18q", seconds, nanoseconds // 1000, 0, 0, resident, *[0] * 13))
+    task.mem.write(usage, data)
     return 0
 
 
@@ -266,27 +244,6 @@ def rseq(task: "Task", area: Pointer, length: UInt, flags: Int, signature: UInt)
     Not offered: a scheduler that pre-empts would have to abort critical sections. glibc does without it.
     """
     raise GuestError(ENOSYS)
-
-
-@syscall
-def clone3(task: "Task", arguments: Pointer, size: Size) -> int:
-    """clone3(2).
-
-    Not offered yet; glibc falls back to clone(2).
-    """
-    if size < 64:
-        raise GuestError(EINVAL)
-    if size > 4096:
-        raise GuestError(E2BIG)
-    raise GuestError(ENOSYS)
-
-
-@syscall
-def wait4(task: "Task", pid: Int, status: Pointer, options: Int, usage: Pointer) -> int:
-    """wait4(2): there are no children."""
-    if options & ~0xE000_000B & 0xFFFF_FFFF:
-        raise GuestError(EINVAL)
-    raise GuestError(ECHILD)
 
 
 @syscall
@@ -307,7 +264,8 @@ def capget(task: "Task", header: Pointer, data: Pointer) -> int:
         raise GuestError(EINVAL)
     if pid < 0:
         raise GuestError(EINVAL)
-    _own(task, pid)
+    if pid and pid not in task.kernel.tasks:
+        raise GuestError(ESRCH)
     if data:
         task.mem.write(data, bytes(12 * sets))
     return 0

@@ -1,7 +1,7 @@
 """Signals: dispositions, masks, sending, and the way back from a handler."""
 
 import struct
-from errno import EAGAIN, EINTR, EINVAL, ENOMEM, EPERM, ESRCH
+from errno import EAGAIN, EINVAL, ENOMEM, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
 from pyvmm.linux import sigframe
@@ -20,11 +20,14 @@ from pyvmm.linux.abi.signal import (
     SS_ONSTACK,
 )
 from pyvmm.linux.errors import GuestError, RegistersSet
+from pyvmm.linux.signalling import send_to_process, send_to_thread
 from pyvmm.linux.signals import UNBLOCKABLE, Action, SignalInfo, valid
 from pyvmm.linux.syscalls.time import read_timespec
-from pyvmm.linux.table import Int, Pointer, Size, UInt, syscall
+from pyvmm.linux.table import Int, Pointer, Size, syscall
+from pyvmm.linux.wait import NO_RESTART, Blocked
 
 if TYPE_CHECKING:
+    from pyvmm.linux.process import Process
     from pyvmm.linux.task import Task
 
 _SIGSET_SIZE = 8
@@ -50,7 +53,10 @@ def rt_sigaction(task: "Task", signo: Int, new: Pointer, old: Pointer, size: Siz
         handler, flags, restorer, mask = struct.unpack("<QQQQ", data)
         signals.actions[signo] = Action(handler, flags, restorer, mask & ~UNBLOCKABLE)
         if signals.is_ignored(signo):
-            signals.pending.pop(signo, None)
+            mask = 1 << signo - 1
+            signals.shared.pending.discard(mask)
+            for thread in task.process.threads.values():
+                thread.signals.pending.discard(mask)
     if old:
         task.mem.write(old, struct.pack("<QQQQ", *before))
     return 0
@@ -90,7 +96,7 @@ def rt_sigpending(task: "Task", mask: Pointer, size: Size) -> int:
 @syscall
 def rt_sigreturn(task: "Task") -> int:
     """rt_sigreturn(2)."""
-    sigframe.restore(task, task.kernel.registers)
+    sigframe.restore(task, task.kernel.processor)
     raise RegistersSet
 
 
@@ -99,29 +105,33 @@ def rt_sigsuspend(task: "Task", mask: Pointer, size: Size) -> int:
     """rt_sigsuspend(2)."""
     wanted = _read_mask(task, mask, size) & ~UNBLOCKABLE
     signals = task.signals
-    signals.saved_mask, signals.blocked = signals.blocked, wanted
-    while not any(not signals.blocked & 1 << signo - 1 for signo in signals.pending):
-        task.kernel.sleep_until(None)
-    raise GuestError(EINTR)
+    if task.is_first_try:
+        signals.saved_mask, signals.blocked = signals.blocked, wanted
+    task.wait(restart=NO_RESTART)
 
 
 @syscall
 def rt_sigtimedwait(task: "Task", mask: Pointer, info: Pointer, timeout: Pointer, size: Size) -> int:
     """rt_sigtimedwait(2)."""
     wanted = _read_mask(task, mask, size) & ~UNBLOCKABLE
-    deadline = None
-    if timeout:
-        deadline = task.kernel.clock.monotonic_ns() + read_timespec(task, timeout)
-    while True:
-        for signo in sorted(task.signals.pending):
-            if wanted & 1 << signo - 1:
-                taken = task.signals.pending.pop(signo)
-                if info:
-                    task.mem.write(info, sigframe.siginfo_bytes(taken))
-                return signo
-        if deadline is not None and task.kernel.clock.monotonic_ns() >= deadline:
-            raise GuestError(EAGAIN)
-        task.kernel.sleep_until(deadline)
+    until = task.deadline_after(read_timespec(task, timeout)) if timeout else None
+    signals = task.signals
+    if task.scratch is not None:
+        signals.blocked = task.scratch
+    taken = signals.take(wanted)
+    if taken is not None:
+        if info:
+            task.mem.write(info, sigframe.siginfo_bytes(taken))
+        return taken.signo
+    if until is not None and task.kernel.clock.monotonic_ns() >= until:
+        raise GuestError(EAGAIN)
+    # While it waits, what it waits for is not blocked, so that whoever sends it finds this thread.
+    task.scratch = signals.blocked
+    try:
+        task.wait(until=until, restart=NO_RESTART)
+    except Blocked:
+        signals.blocked &= ~wanted
+        raise
 
 
 @syscall
@@ -153,37 +163,47 @@ def sigaltstack(task: "Task", new: Pointer, old: Pointer) -> int:
     return 0
 
 
-def _send(task: "Task", signo: int, code: int, value: int = 0) -> int:
-    if signo and not valid(signo):
+def _check_number(signo: int) -> None:
+    if not 0 <= signo <= NSIG:
         raise GuestError(EINVAL)
-    if signo:
-        task.signals.send(signo, SignalInfo(signo, code, pid=task.pid, uid=task.creds.uid, value=value))
-    return 0
+
+
+def _from_user(task: "Task", signo: int, code: int) -> SignalInfo:
+    return SignalInfo(signo, code, pid=task.pid, uid=task.creds.uid)
+
+
+def _processes(task: "Task", pid: int) -> "list[Process]":
+    """Whom kill(2) means by ``pid``: ESRCH if that is nobody."""
+    everybody = task.kernel.processes
+    if pid > 0:
+        found = [everybody[pid]] if pid in everybody else []
+    elif pid == -1:
+        found = [process for process in everybody.values() if process is not task.process]
+    else:
+        group = -pid or task.process.group
+        found = [process for process in everybody.values() if process.group == group]
+    if not found:
+        raise GuestError(ESRCH)
+    return found
 
 
 @syscall
 def kill(task: "Task", pid: Int, signo: Int) -> int:
-    """kill(2).
-
-    The sandbox has one process: 0, -pid and pid mean it, -1 means everybody else, of whom there is nobody.
-    """
-    if not 0 <= signo <= NSIG:
-        raise GuestError(EINVAL)
-    if pid in (0, task.pid, -task.pid):
-        return _send(task, signo, SI_USER)
+    """kill(2): process 1, which is not in the sandbox, is somebody else's."""
+    _check_number(signo)
     if pid == 1:
         raise GuestError(EPERM)
-    raise GuestError(ESRCH)
+    found = _processes(task, pid)
+    if signo:
+        for process in found:
+            send_to_process(process, _from_user(task, signo, SI_USER))
+    return 0
 
 
 @syscall
 def tkill(task: "Task", tid: Int, signo: Int) -> int:
     """tkill(2)."""
-    if tid <= 0 or not 0 <= signo <= NSIG:
-        raise GuestError(EINVAL)
-    if tid != task.tid:
-        raise GuestError(ESRCH)
-    return _send(task, signo, SI_TKILL)
+    return _to_thread(task, None, tid, signo)
 
 
 @syscall
@@ -191,19 +211,56 @@ def tgkill(task: "Task", pid: Int, tid: Int, signo: Int) -> int:
     """tgkill(2)."""
     if pid <= 0:
         raise GuestError(EINVAL)
-    if pid != task.pid:
+    return _to_thread(task, pid, tid, signo)
+
+
+def _to_thread(task: "Task", pid: int | None, tid: int, signo: int) -> int:
+    if tid <= 0:
+        raise GuestError(EINVAL)
+    _check_number(signo)
+    thread = task.kernel.tasks.get(tid)
+    if thread is None or (pid is not None and thread.pid != pid):
         raise GuestError(ESRCH)
-    return tkill(task, tid, signo)
+    if signo and not send_to_thread(thread, _from_user(task, signo, SI_TKILL)):
+        raise GuestError(EAGAIN)
+    return 0
+
+
+def _read_info(task: "Task", pid: int, signo: int, address: int) -> SignalInfo:
+    code, sender, uid, value = struct.unpack("<8xi4xiIQ", task.mem.read(address, 32))
+    _check_number(signo)
+    if (code >= 0 or code == SI_TKILL) and pid != task.pid:
+        raise GuestError(EPERM)
+    return SignalInfo(signo, code, pid=sender, uid=uid, value=value)
 
 
 @syscall
-def rt_sigqueueinfo(task: "Task", pid: Int, signo: UInt, info: Pointer) -> int:
+def rt_sigqueueinfo(task: "Task", pid: Int, signo: Int, info: Pointer) -> int:
     """rt_sigqueueinfo(2)."""
-    code, sender, uid, value = struct.unpack("<8xi4xiIQ", task.mem.read(info, 32))
-    if pid != task.pid:
+    sent = _read_info(task, pid, signo, info)
+    process = task.kernel.processes.get(pid)
+    if process is None:
         raise GuestError(ESRCH)
-    if signo and not valid(signo):
-        raise GuestError(EINVAL)
-    if signo:
-        task.signals.send(signo, SignalInfo(signo, code, pid=sender, uid=uid, value=value))
+    if signo and not send_to_process(process, sent):
+        raise GuestError(EAGAIN)
     return 0
+
+
+@syscall
+def rt_tgsigqueueinfo(task: "Task", pid: Int, tid: Int, signo: Int, info: Pointer) -> int:
+    """rt_tgsigqueueinfo(2)."""
+    if pid <= 0 or tid <= 0:
+        raise GuestError(EINVAL)
+    sent = _read_info(task, pid, signo, info)
+    thread = task.kernel.tasks.get(tid)
+    if thread is None or thread.pid != pid:
+        raise GuestError(ESRCH)
+    if signo and not send_to_thread(thread, sent):
+        raise GuestError(EAGAIN)
+    return 0
+
+
+@syscall
+def pause(task: "Task") -> int:
+    """pause(2)."""
+    task.wait(restart=NO_RESTART)

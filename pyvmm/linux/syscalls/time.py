@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.table import Flags, Int, Pointer, syscall
 from pyvmm.linux.vdso import CALIBRATE_OFFSET
+from pyvmm.linux.wait import NO_RESTART
 
 if TYPE_CHECKING:
     from pyvmm.linux.clock import Clock
@@ -43,16 +44,28 @@ def _now(task: "Task", clock: int) -> int:
         return kernel_clock.realtime_ns()
     if clock in _MONOTONIC:
         return kernel_clock.monotonic_ns()
-    if clock in _CPU or _is_own_cpu_clock(task, clock):
-        return kernel_clock.cpu_ns()
-    raise GuestError(EINVAL)
+    if clock == CLOCK_PROCESS_CPUTIME_ID:
+        return task.kernel.process_cpu_ns(task.process)
+    if clock == CLOCK_THREAD_CPUTIME_ID:
+        return task.kernel.task_cpu_ns(task)
+    return _cpu_clock(task, clock)
 
 
-def _is_own_cpu_clock(task: "Task", clock: int) -> bool:
-    """Whether a negative id is the processor-time clock (clock_getcpuclockid(3)) of the sandbox's own process or
-    thread.
-    """
-    return clock < 0 and ~(clock >> 3) in (0, task.pid, task.tid) and clock & 3 != 3
+def _cpu_clock(task: "Task", clock: int) -> int:
+    """The processor time that a negative id means (clock_getcpuclockid(3)): of a process, or (bit 2) of a thread."""
+    number = ~(clock >> 3)
+    if clock >= 0 or clock & 3 == 3 or number < 0:
+        raise GuestError(EINVAL)
+    kernel = task.kernel
+    if clock & 4:
+        thread = kernel.tasks.get(number) if number else task
+        if thread is None or thread.process is not task.process:
+            raise GuestError(EINVAL)
+        return kernel.task_cpu_ns(thread)
+    process = kernel.processes.get(number) if number else task.process
+    if process is None:
+        raise GuestError(EINVAL)
+    return kernel.process_cpu_ns(process)
 
 
 @syscall
@@ -111,17 +124,16 @@ def time(task: "Task", result: Pointer) -> int:
 def times(task: "Task", buffer: Pointer) -> int:
     """times(2)."""
     if buffer:
-        ticks = task.kernel.clock.cpu_ns() // (_SECOND // 100)
-        task.mem.write(buffer, struct.pack("<4q", ticks, 0, 0, 0))
+        tick = _SECOND // 100
+        user = task.kernel.process_cpu_ns(task.process) // tick
+        task.mem.write(buffer, struct.pack("<4q", user, 0, task.process.children_cpu_ns // tick, 0))
     return task.kernel.clock.monotonic_ns() // (_SECOND // 100)
 
 
 @syscall
 def nanosleep(task: "Task", duration: Pointer, remaining: Pointer) -> int:
     """nanosleep(2)."""
-    length = read_timespec(task, duration)
-    task.kernel.sleep_until(task.kernel.clock.monotonic_ns() + length)
-    return 0
+    return _sleep(task, task.deadline_after(read_timespec(task, duration)), remaining)
 
 
 @syscall
@@ -137,17 +149,20 @@ def clock_nanosleep(task: "Task", clock: Int, flags: Flags, duration: Pointer, r
         raise GuestError(ENOTSUP)
     length = read_timespec(task, duration)
     if flags & TIMER_ABSTIME:
-        length -= now
-    if length > 0:
-        task.kernel.sleep_until(task.kernel.clock.monotonic_ns() + length)
-    return 0
+        return _sleep(task, task.kernel.clock.monotonic_ns() + length - now, 0)
+    return _sleep(task, task.deadline_after(length), remaining)
 
 
-@syscall
-def pause(task: "Task") -> int:
-    """pause(2)."""
-    while True:
-        task.kernel.sleep_until(None)
+def _sleep(task: "Task", until: int, remaining: int) -> int:
+    left = until - task.kernel.clock.monotonic_ns()
+    if left <= 0:
+        return 0
+    try:
+        task.wait(until=until, restart=NO_RESTART)
+    except GuestError:
+        if remaining:
+            task.mem.write(remaining, struct.pack("<qq", *divmod(left, _SECOND)))
+        raise
 
 
 @syscall

@@ -83,7 +83,7 @@ class StoredInode(Inode):
 class RegularInode(StoredInode):
     """A regular file."""
 
-    __slots__ = ("content", "linkable", "page_frames", "seals")
+    __slots__ = ("content", "linkable", "page_frames", "seals", "shared_maps")
 
     def __init__(self, store: "InodeStore", fs: FileSystem, ino: int, mode: int, uid: int, gid: int, now: int) -> None:
         super().__init__(store, fs, ino, mode, uid, gid, now)
@@ -92,6 +92,8 @@ class RegularInode(StoredInode):
         #: memory manager fills the dict by :meth:`share_page` and empties it by :meth:`unshare_pages`, reading and
         #: writing go through it.
         self.page_frames: dict[int, int] | None = None
+        #: How many areas of all address spaces map it shared.
+        self.shared_maps = 0
         #: F_SEAL_* of a memfd; ``None``: the file system knows no seals.
         self.seals: int | None = None
         #: Made by O_TMPFILE: it may be given its first name.
@@ -178,6 +180,8 @@ class RegularInode(StoredInode):
     def unshare_pages(self) -> list[int]:
         """Write all shared pages back and forget them; the frames that they had."""
         frames, self.page_frames = self.page_frames or {}, None
+        if not self.nlink and self.holds <= 1:
+            return list(frames.values())  # Nobody will ever read it again.
         for index, frame in frames.items():
             data = self.store.frame_view(frame)[: max(self.content.size - (index << 12), 0)]
             if len(data) and bytes(data) != self.content.read(index << 12, len(data)):

@@ -177,7 +177,7 @@ class InodeStore:
         inode.nlink, inode.rdev = nlink, rdev
         inode.atime, inode.mtime, inode.btime = atime, mtime, btime
         if isinstance(inode, RegularInode):
-            size, base_size, charged, chunks, frames, seals = payload
+            size, base_size, charged, chunks, frames, seals, shared_maps = payload
             content = inode.content = Content(self.quota, size, None, 0)
             if base_size:
                 known = self.image.inodes[ino - 1]
@@ -185,7 +185,7 @@ class InodeStore:
             content.charged = charged
             content.chunks = dict(chunks)
             inode.page_frames = dict(frames) if frames else None
-            inode.seals = seals
+            inode.seals, inode.shared_maps = seals, shared_maps
         elif isinstance(inode, DirectoryInode):
             inode.restore_entries(payload)
         elif isinstance(inode, SymlinkInode):
@@ -199,7 +199,7 @@ def _record_of(inode: StoredInode) -> Record:
         content = inode.content
         chunks = {index: bytes(chunk) for index, chunk in content.chunks.items()}
         frames = dict(inode.page_frames or {})
-        payload = [content.size, content.base_size, content.charged, chunks, frames, inode.seals]
+        payload = [content.size, content.base_size, content.charged, chunks, frames, inode.seals, inode.shared_maps]
     elif isinstance(inode, DirectoryInode):
         payload = inode.save_entries()
     elif isinstance(inode, SymlinkInode):

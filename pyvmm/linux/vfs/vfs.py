@@ -9,7 +9,7 @@ from errno import EACCES
 from typing import TYPE_CHECKING, Any, Self
 
 from pyvmm.linux.abi.fcntl import AT_FDCWD, MAXSYMLINKS
-from pyvmm.linux.abi.stat import OVERLAYFS_SUPER_MAGIC, S_IFDIR, TMPFS_MAGIC
+from pyvmm.linux.abi.stat import OVERLAYFS_SUPER_MAGIC, S_IFDIR, S_IFREG, TMPFS_MAGIC
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.vfs.anonymous import StdioInode
 from pyvmm.linux.vfs.devfs import DEVFS, make_dev
@@ -106,13 +106,25 @@ class Vfs:
         """The inode with number ``ino``, which an area or an open file keeps."""
         return self.store.inode(ino)
 
-    def hold(self, ino: int) -> None:
+    def hold(self, ino: int, shared: bool = False) -> None:
         """A mapping needs inode ``ino``."""
-        self.store.inode(ino).hold()
+        inode = self.store.inode(ino)
+        inode.hold()
+        if shared:
+            assert isinstance(inode, RegularInode)
+            inode.shared_maps += 1
 
-    def drop(self, ino: int) -> None:
-        """A mapping needs inode ``ino`` no longer."""
-        self.store.inode(ino).drop()
+    def drop(self, ino: int, shared: bool = False) -> list[int]:
+        """A mapping needs inode ``ino`` no longer; the frames of its pages, if it was the last shared one."""
+        inode = self.store.inode(ino)
+        frames: list[int] = []
+        if shared:
+            assert isinstance(inode, RegularInode)
+            inode.shared_maps -= 1
+            if not inode.shared_maps:
+                frames = inode.unshare_pages()
+        inode.drop()
+        return frames
 
     # ------------------------------------------------------------------------------------------------------- looking
 
@@ -198,6 +210,15 @@ class Vfs:
         inode.nlink = 0
         inode.name = b"/memfd:" + name + b" (deleted)"
         inode.seals = seals
+        return inode
+
+    def make_shared_memory(self, size: int) -> RegularInode:
+        """What a shared anonymous mapping of ``size`` bytes stands on: a file that nobody can open."""
+        inode = self.store.new(self.memfs, S_IFREG | 0o600, _USER_ID, _USER_ID, self.clock.realtime_ns())
+        assert isinstance(inode, RegularInode)
+        inode.nlink = 0
+        inode.content.size = size
+        inode.name = b"/dev/zero (deleted)"
         return inode
 
     def open_device(self, inode: Inode, flags: int) -> "OpenFile":

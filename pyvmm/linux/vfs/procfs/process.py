@@ -52,16 +52,24 @@ def stat(task: "Task") -> bytes:
     """``stat``: 52 fields in a row."""
     kernel = task.kernel
     total, resident, _, _ = _sizes(task)
-    ticks = kernel.clock.cpu_ns() // 10_000_000
-    signals = task.signals
+    process, signals = task.process, task.signals
+    tick = 10_000_000
+    ticks, child_ticks = kernel.process_cpu_ns(process) // tick, process.children_cpu_ns // tick
     ignored, caught = _dispositions(signals)
     fields = [
-        task.ppid, task.pid, task.pid, 0, -1, 0x400000, 0, 0, 0, 0, ticks, 0, 0, 0, 20, 0, 1, 0, 0,
+        task.ppid, process.group, process.session, 0, -1, 0x400000, 0, 0, 0, 0,
+        ticks, 0, child_ticks, 0, 20 + task.nice, task.nice, len(process.threads), 0, 0,
         total, resident >> _PAGE_SHIFT, RLIM_INFINITY, 0, 0, 0, 0, 0,
         *(mask & 0x7FFF_FFFF for mask in (signals.pending_mask(), signals.blocked, ignored, caught)),
         0, 0, 0, 17, 0, 0, 0, 0, 0, 0, 0, 0, task.mm.brk_start, 0, 0, 0, 0, 0,
     ]  # fmt: skip
-    return b"%d (%s) R %s\n" % (task.tid, task.comm, b" ".join(b"%d" % field for field in fields))
+    state = _state(task)
+    return b"%d (%s) %s %s\n" % (task.tid, task.comm, state, b" ".join(b"%d" % field for field in fields))
+
+
+def _state(task: "Task") -> bytes:
+    """The letter of its state."""
+    return task.state.value.encode()
 
 
 def statm(task: "Task") -> bytes:
@@ -81,6 +89,9 @@ def _dispositions(signals: SignalState) -> tuple[int, int]:
     return ignored, caught
 
 
+_STATES = {b"R": b"running", b"S": b"sleeping", b"T": b"stopped", b"X": b"dead"}
+
+
 def status(task: "Task") -> bytes:
     """``status``: the same for people."""
     total, resident, code, data = (size >> 10 for size in _sizes(task))
@@ -89,7 +100,7 @@ def status(task: "Task") -> bytes:
     lines = (
         (b"Name", task.comm),
         (b"Umask", b"%04o" % task.fs.umask),
-        (b"State", b"R (running)"),
+        (b"State", b"%s (%s)" % (_state(task), _STATES[_state(task)])),
         (b"Tgid", b"%d" % task.pid),
         (b"Ngid", b"0"),
         (b"Pid", b"%d" % task.tid),
@@ -100,7 +111,7 @@ def status(task: "Task") -> bytes:
         (b"FDSize", b"%d" % max(64, len(task.files))),
         (b"Groups", b"".join(b"%d " % group for group in creds.groups)),
         *((b"NS" + key, b"%d" % value) for key, value in (
-            (b"tgid", task.pid), (b"pid", task.tid), (b"pgid", task.pid), (b"sid", task.pid),
+            (b"tgid", task.pid), (b"pid", task.tid), (b"pgid", task.process.group), (b"sid", task.process.session),
         )),
         *((b"Vm" + key, b"%8d kB" % value) for key, value in (
             (b"Peak", total), (b"Size", total), (b"Lck", 0), (b"Pin", 0), (b"HWM", resident), (b"RSS", resident),
@@ -111,10 +122,10 @@ def status(task: "Task") -> bytes:
         )),
         (b"CoreDumping", b"0"),
         (b"THP_enabled", b"0"),
-        (b"Threads", b"1"),
-        (b"SigQ", b"%d/1024" % len(signals.pending)),
-        (b"SigPnd", b"%016x" % signals.pending_mask()),
-        (b"ShdPnd", b"%016x" % 0),
+        (b"Threads", b"%d" % len(task.process.threads)),
+        (b"SigQ", b"%d/1024" % signals.pending.count),
+        (b"SigPnd", b"%016x" % signals.pending.mask),
+        (b"ShdPnd", b"%016x" % signals.shared.pending.mask),
         (b"SigBlk", b"%016x" % signals.blocked),
         (b"SigIgn", b"%016x" % ignored),
         (b"SigCgt", b"%016x" % caught),

@@ -59,8 +59,9 @@ class ProcRoot(PseudoDirectory):
         self._vfs = vfs
 
     def _processes(self) -> dict[int, "Task"]:
-        task = self._vfs.kernel.task
-        return {task.pid: task}
+        """The thread that stands for each process (zombies have none left)."""
+        found = {pid: process.leader for pid, process in self._vfs.kernel.processes.items()}
+        return {pid: leader for pid, leader in found.items() if leader is not None}
 
     def lookup(self, name: bytes) -> Inode | None:
         """See :meth:`.Inode.lookup`."""
@@ -68,6 +69,8 @@ class ProcRoot(PseudoDirectory):
         if child is not None or not name.isdigit() or name[:1] == b"0":
             return child
         task = self._processes().get(int(name)) if len(name) < 10 else None
+        if task is None and len(name) < 10:
+            task = self._vfs.kernel.tasks.get(int(name))  # any thread can be found, but only processes are listed
         if task is None:
             return None
         return _placed(TaskDirectory(task, task.pid << _PID_SHIFT, True), self, name)
@@ -172,16 +175,17 @@ class ThreadsDirectory(_OfTask):
 
     def lookup(self, name: bytes) -> Inode | None:
         """See :meth:`.Inode.lookup`."""
-        task = self._task
-        if name != b"%d" % task.tid:
+        tid = _number(name)
+        thread = self._task.process.threads.get(tid) if tid is not None else None
+        if thread is None:
             return None
-        return _placed(TaskDirectory(task, (task.tid << _PID_SHIFT) + (1 << 28), False), self, name)
+        return _placed(TaskDirectory(thread, (thread.tid << _PID_SHIFT) + (1 << 28), False), self, name)
 
     def iterate(self, cookie: int) -> Iterator[tuple[int, bytes, int, int]]:
         """See :meth:`.Inode.iterate`."""
-        tid = self._task.tid
-        if tid + 2 > cookie:
-            yield tid + 2, b"%d" % tid, (tid << _PID_SHIFT) + (1 << 28), S_IFDIR | 0o555
+        for tid in sorted(self._task.process.threads):
+            if tid + 2 > cookie:
+                yield tid + 2, b"%d" % tid, (tid << _PID_SHIFT) + (1 << 28), S_IFDIR | 0o555
 
 
 class FdDirectory(_OfTask):

@@ -1,0 +1,88 @@
+"""Waiting: what a system call does that cannot go on yet.
+
+A call that would block looks first, and if there is nothing for it calls :meth:`.Task.wait`, naming the queues of the
+objects that it waits for. That raises :class:`Blocked`: the call is abandoned, the thread sleeps, and when one of the
+queues is woken, the time has come or a signal is there, the very same call is made again from its beginning, with the
+arguments that it had. So a thread that sleeps is plain data (its registers, and what the call noted in
+:attr:`.Task.scratch`), no Python stack, and can be part of a snapshot.
+
+A call that was made again must not do again what it did before: what has been transferred already is counted in
+:attr:`.Task.progress`, and a time-out that counts from the first try is asked for by :meth:`.Task.deadline_after`.
+"""
+
+from enum import Enum
+from errno import EINTR
+from typing import Protocol
+
+from pyvmm.linux.errors import GuestError
+
+#: How a call that a signal interrupts goes on after the signal (``ERESTARTSYS`` and its kin, ``linux/errno.h``): begin
+#: again if the handler was installed with SA_RESTART; always EINTR once a handler has run.
+RESTART, NO_RESTART = True, False
+
+
+class State(Enum):
+    """What the scheduler knows of a thread."""
+
+    #: On the processor, or waiting for it.
+    RUNNABLE = "R"
+    #: In a system call that cannot go on yet.
+    BLOCKED = "S"
+    #: Its process is stopped.
+    STOPPED = "T"
+    #: It has ended.
+    DEAD = "X"
+
+
+class Waiter(Protocol):
+    """Who can wait in a queue: a thread, or something that passes the news on (epoll)."""
+
+    def notify(self) -> None:
+        """What was waited for may have happened."""
+
+
+class WaitQueue:
+    """Who wants to know when an object has changed. Its order is the order of arrival."""
+
+    __slots__ = ("_waiters",)
+
+    def __init__(self) -> None:
+        self._waiters: dict[Waiter, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def add(self, waiter: Waiter) -> None:
+        """Tell ``waiter`` from now on."""
+        self._waiters[waiter] = None
+
+    def remove(self, waiter: Waiter) -> None:
+        """Do not tell ``waiter`` any more; fine if it was not there."""
+        self._waiters.pop(waiter, None)
+
+    def wake(self) -> None:
+        """Tell everybody that the object has changed."""
+        if self._waiters:
+            for waiter in tuple(self._waiters):
+                waiter.notify()
+
+
+class Blocked(BaseException):
+    """A system call cannot go on yet. Not an Exception: what a call does about its errors must not catch it."""
+
+    def __init__(self, queues: tuple[WaitQueue, ...], until: int | None, progress: int = 0) -> None:
+        self.queues = queues
+        #: CLOCK_MONOTONIC of the guest, in nanoseconds; None: for ever.
+        self.until = until
+        #: Bytes that the call has transferred since it was made (again).
+        self.progress = progress
+
+
+class Interrupted(GuestError):
+    """A signal is to be delivered while a call waits: EINTR, or the call is made again after the handler."""
+
+    __slots__ = ("restart",)
+
+    def __init__(self, restart: bool) -> None:
+        super().__init__(EINTR)
+        self.restart = restart
