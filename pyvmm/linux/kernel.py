@@ -253,11 +253,10 @@ class Kernel:
             table[tid] = task
         task.tid = tid
 
-    def process_ended(self, process: "Process") -> None:
-        """Called at the end of every process."""
-        if process is self.first_process and self.ended is None:
-            assert process.status is not None
-            signo, code = process.status & 0x7F, process.status >> 8
+    def first_process_ended(self, status: int) -> None:
+        """The program has ended, with ``status`` as wait(2) gives it, and the sandbox with it."""
+        if self.ended is None:
+            signo, code = status & 0x7F, status >> 8
             self.ended = Ended("crashed", 128 + signo) if signo else Ended("ok" if not code else "error", code)
 
     def start(self) -> None:
