@@ -1,4 +1,4 @@
-"""What is fuzzed: sequences of memory writes and system calls as plain data, and the guest program that performs them."""
+"""What is fuzzed: sequences of memory writes and system calls as plain data, and what performs them in a guest."""
 
 import json
 import random
