@@ -17,11 +17,7 @@ def test_records_of_the_corpus_end_only_their_guest(template, part):
     errors = _Errors()
     logging.getLogger().addHandler(errors)
     try:
-        wrong = {
-            path.name: said
-            for path in _RECORDS[part::4]
-            if (said := play(template, json.loads(path.read_text()), errors))
-        }
+        played = {path.name: play(template, json.loads(path.read_text()), errors) for path in _RECORDS[part::4]}
     finally:
         logging.getLogger().removeHandler(errors)
     assert not {name: wrong for name, wrong in played.items() if wrong}
