@@ -11,25 +11,28 @@ _FORKS = 5
 
 # Each prints a JSON list of seconds.
 
-# Machine code, so that the interpreter's own lock has no part in it. Two threads do, with two words in memory:
-#     theirs = 1; futex(theirs, FUTEX_WAKE_PRIVATE, 1); while mine == 0: futex(mine, FUTEX_WAIT_PRIVATE, 0); mine = 0
+# Machine code, so that the interpreter's own lock has no part in it. With two words in memory one thread gives and takes,
+# the other takes and gives:
+#     give: theirs = 1; futex(theirs, FUTEX_WAKE_PRIVATE, 1)
+#     take: while mine == 0: futex(mine, FUTEX_WAIT_PRIVATE, 0); then mine = 0
 _SWITCH = """
 import ctypes, json, mmap, threading, time
 code = bytes.fromhex(
-    "53415441554889fb4989f44989d541c70424010000004c89e7be81000000ba01000000b8ca0000000f05833b"
-    "0075164889dfbe8000000031d24531d2b8ca0000000f05ebe5c7030000000049ffcd75be415d415c5bc3"
+    "53415441554889fb4989f44989d585c97515e821000000e83900000049ffcd75f1415d415c5bc3e829000000"
+    "e80700000049ffcd75f1ebe941c70424010000004c89e7be81000000ba01000000b8ca0000000f05c3833b00"
+    "75164889dfbe8000000031d24531d2b8ca0000000f05ebe5c70300000000c3"
 )
 text, words = mmap.mmap(-1, 4096, prot=7), mmap.mmap(-1, 4096)
 text.write(code)
 at = lambda memory: ctypes.addressof(ctypes.c_char.from_buffer(memory))
-play = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ulong)(at(text))
+play = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int)(at(text))
 first, second = at(words), at(words) + 64
 turns, samples = 300, []
 for _ in range(10):
-    other = threading.Thread(target=play, args=(second, first, turns))
+    other = threading.Thread(target=play, args=(second, first, turns, 1))
     begun = time.perf_counter()
     other.start()
-    play(first, second, turns)
+    play(first, second, turns, 0)
     samples.append((time.perf_counter() - begun) / turns / 2)
     other.join()
     words[:128] = bytes(128)
