@@ -72,9 +72,9 @@ class UdpSocket(InetSocket):
             if not self.is_bound:
                 self.release_port()
             return
+        self.bind_source()
         target = self.route(address)
         self.remote = None
-        self.bind_source()
         self.local, self.remote = self.source_for(target), target
         self.changed.wake()
 
