@@ -139,7 +139,7 @@ class OpenFile:
         return ALWAYS_READY
 
     def queues(self) -> tuple[WaitQueue, ...]:
-        """What is woken when :meth:`poll` may give something else; always the same queues. Without ``poll``: none."""
+        """What is woken when :meth:`poll` may give something else. Without ``poll``: none."""
         return ()
 
     def ioctl(self, task: "Task", request: int, argument: int) -> int:

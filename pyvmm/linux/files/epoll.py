@@ -37,7 +37,7 @@ Key = tuple[int, OpenFile]
 class Entry:
     """One watched file (``struct epitem``)."""
 
-    __slots__ = ("data", "epoll", "events", "fd", "file")
+    __slots__ = ("data", "epoll", "events", "fd", "file", "queues")
 
     def __init__(self, epoll: "EpollFile", fd: int, file: OpenFile, events: int, data: int) -> None:
         self.epoll = epoll
@@ -45,6 +45,8 @@ class Entry:
         self.file = file
         self.events = events | EPOLLERR | EPOLLHUP
         self.data = data
+        #: Where it waits: where the file is waited for by the process that has added it.
+        self.queues = file.queues()
 
     def notify(self, events: int = ANYTHING, /) -> None:
         """``ep_poll_callback()``: the file may be ready, unless the news is not what the entry is for."""
@@ -97,7 +99,7 @@ class EpollFile(OpenFile):
         if file.watchers is None:
             file.watchers = {}
         file.watchers[entry] = None
-        for queue in file.queues():
+        for queue in entry.queues:
             queue.add(entry)
 
     def modify(self, task: "Task", entry: Entry, events: int, data: int) -> None:
@@ -112,7 +114,7 @@ class EpollFile(OpenFile):
         if self._entries.pop((entry.fd, file), None) is None:
             return
         self._ready.pop(entry, None)
-        for queue in file.queues():
+        for queue in entry.queues:
             queue.remove(entry)
         if file.watchers is not None:
             file.watchers.pop(entry, None)

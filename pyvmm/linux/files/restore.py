@@ -15,7 +15,9 @@ from pyvmm.linux.files.eventfd import EventFile
 from pyvmm.linux.files.path import PathFile
 from pyvmm.linux.files.pipe import Pipe, PipeFile
 from pyvmm.linux.files.regular import RegularFile
+from pyvmm.linux.files.signalfd import SignalFile
 from pyvmm.linux.files.stdio import StandardError, StandardInput, StandardOutput
+from pyvmm.linux.files.timerfd import TimerFile
 
 if TYPE_CHECKING:
     from pyvmm.linux.vfs import Vfs
@@ -97,6 +99,12 @@ def _eventfd(vfs: "Vfs", state: State) -> OpenFile:
     return file
 
 
+def _timerfd(vfs: "Vfs", state: State) -> OpenFile:
+    file = TimerFile(_anonymous(vfs, b"[timerfd]"), state["flags"], vfs.kernel, state["is_real"])
+    file.restore(state)
+    return file
+
+
 #: What a saved state calls a file -> what makes it again.
 _KINDS: dict[str, Callable[["Vfs", State], OpenFile]] = {
     "stdin": _stdin,
@@ -109,5 +117,9 @@ _KINDS: dict[str, Callable[["Vfs", State], OpenFile]] = {
     "control": restore_control,
     "pipe": _pipe,
     "eventfd": _eventfd,
+    "timerfd": _timerfd,
+    "signalfd": lambda vfs, state: SignalFile(
+        _anonymous(vfs, b"[signalfd]"), state["flags"], vfs.kernel, state["mask"]
+    ),
     "epoll": lambda vfs, state: EpollFile(_anonymous(vfs, b"[eventpoll]"), vfs.store.quota),
 }
