@@ -86,6 +86,8 @@ class OpenFile:
             if self.watchers:
                 for entry in tuple(self.watchers):
                     entry.forget()
+            if self.inode.locks is not None:
+                self.inode.locks.release(self)
             self.closed()
             self.inode.drop()
 

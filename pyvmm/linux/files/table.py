@@ -102,7 +102,7 @@ class FdTable:
         self._all()[fd] = file
         self.set_cloexec(fd, cloexec)
         if old is not None:
-            old.release()
+            self._let_go(old)
 
     def close(self, fd: int) -> None:
         """close(2)."""
@@ -113,6 +113,12 @@ class FdTable:
         self._cloexec.discard(fd)
         if fd < self._free:
             self._free = fd
+        self._let_go(file)
+
+    def _let_go(self, file: OpenFile) -> None:
+        """A descriptor of ``file`` is closed: POSIX locks of this process on it go, though others may be open."""
+        if file.inode.locks is not None:
+            file.inode.locks.release(self)
         file.release()
 
     def close_range(self, first: int, last: int) -> None:
@@ -165,12 +171,14 @@ class FdTable:
     def save(self) -> dict[str, Any]:
         """Plain data.
 
-        :raises ValueError: a file is open that cannot be part of a snapshot (a file of ``/proc``).
+        :raises ValueError: a file is open that cannot be part of a snapshot (a file of ``/proc``), or that is locked.
         """
         places: dict[OpenFile, int] = {}
         files: list[dict[str, Any]] = []
         for file in self._all().values():
             if file not in places:
+                if file.inode.locks is not None and (file.inode.locks.ranges or file.inode.locks.wholes):
+                    raise ValueError(f"a lock is held on an open file: {file!r}")
                 places[file] = len(files)
                 files.append(file.save())
         epolls = [file for file in places if isinstance(file, EpollFile)]

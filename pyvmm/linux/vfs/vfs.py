@@ -27,6 +27,7 @@ from pyvmm.linux.vfs.sysfs import SYSFS, make_sys
 if TYPE_CHECKING:
     from pyvmm.image import Image
     from pyvmm.linux.files.base import OpenFile
+    from pyvmm.linux.files.locks import Waits
     from pyvmm.linux.kernel import Kernel
     from pyvmm.linux.limits import Limits
     from pyvmm.linux.task import Task
@@ -60,6 +61,8 @@ class Vfs:
         self._stdio: dict[int, StdioInode] = {}
         self._restored_pipes: dict[int, PipeInode] = {}
         self._devices: dict[bytes, tuple[int, DeviceMaker]] = {}
+        #: Who waits for a lock of a byte range.
+        self.lock_waits: Waits = {}
         self._next_anonymous = 16
         self._root: Inode | None = None
         self._boot_id: bytes | None = None
@@ -251,6 +254,7 @@ class Vfs:
         self._root = None
         self._stdio.clear()
         self._restored_pipes.clear()
+        self.lock_waits.clear()
 
     # --------------------------------------------------------------------------------------------------------- state
 
