@@ -124,7 +124,7 @@ def boot(
         kernel.random(16),
     )
     entry, stack = exec.load(mm, mem, exec.Program(path, inode, interpreter, program, argv, envp), identity)
-    process.exe_path, process.argv, process.envp = path, list(argv), list(envp)
+    process.exe_path, process.argv, process.envp = inode.path(), list(argv), list(envp)
     task.comm = path.rsplit(b"/", 1)[-1][:15]
     registers = dict.fromkeys(cpu.registers(), 0)
     registers.update(rip=entry, rsp=stack, rflags=stub.FIXED_RFLAGS)
