@@ -117,7 +117,7 @@ def builtin_recipes() -> list[str]:
 @functools.cache
 def builtin_runtimes() -> dict[str, Runtime]:
     """The languages that the built-in recipes bring, by their names and aliases; each is the recipe's name as well."""
-    runtimes = {}
+    runtimes: dict[str, Runtime] = {}
     for name in builtin_recipes():
         fields = tomllib.loads(_builtin(name).decode())
         if isinstance(fields["runtime"], dict):
