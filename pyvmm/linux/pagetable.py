@@ -196,6 +196,14 @@ class PageTable:
             self._words[index : index + count] = array("Q", entries)
         return runs
 
+    def allow_writing(self, start: int, end: int, shared: Collection[int]) -> None:
+        """Let the resident pages of ``[start, end)`` whose frame is not ``shared`` be written to."""
+        for _, index, count in self._tables(start, end):
+            for place in range(index, index + count):
+                entry = self._words[place]
+                if entry & PTE_P and (entry & PTE_FRAME) >> 12 not in shared:
+                    self._words[place] = entry | PTE_W
+
     def copy_to(self, other: "PageTable", start: int, end: int, *, writable: bool) -> list[int]:
         """Enter the pages of ``[start, end)`` into another table as well, where nothing is mapped; their frames. Unless
         ``writable``, both lose the right to write.

@@ -45,11 +45,12 @@ class PipeInode(AnonymousInode):
 
     def __init__(self, ino: int, uid: int, gid: int, now: int) -> None:
         super().__init__(PIPEFS, ino, S_IFIFO | 0o600, uid, gid, now)
-        self.pipe = Pipe()
+        self.pipe: Pipe | None = None
         self.name = b"pipe:[%d]" % ino
 
     def open(self, task: "Task", flags: int) -> "OpenFile":
         """By way of ``/proc/self/fd``: another end."""
+        assert self.pipe is not None
         return PipeFile(self, flags, self.pipe)
 
 
