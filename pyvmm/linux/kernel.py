@@ -28,6 +28,7 @@ from pyvmm.linux.errors import (
 )
 from pyvmm.linux.exceptions import signal_of
 from pyvmm.linux.futex import FutexTable
+from pyvmm.linux.net.network import Network
 from pyvmm.linux.scheduler import Scheduler
 from pyvmm.linux.signals import SignalInfo
 from pyvmm.linux.table import TABLE, SystemCall, name_of
@@ -125,6 +126,7 @@ class Kernel:
         self.tracer: Tracer | None = None
         self.scheduler = Scheduler(clock)
         self.futexes = FutexTable()
+        self.network = Network(self)
         #: All processes (zombies too) and threads by number.
         self.processes: dict[int, Process] = {}
         self.tasks: dict[int, Task] = {}
@@ -176,6 +178,7 @@ class Kernel:
         self.vfs.close()
         for task in self.tasks.values():
             task.files.close_all()
+        self.network.close()
         for process in self.processes.values():
             process.threads.clear()
             process.children.clear()
@@ -187,7 +190,7 @@ class Kernel:
         self._stage = self._loaded = None
         del self.task, self.first_process, self.cpu, self.processor, self.frames, self.check, self.scheduler
 
-    # ---------------------------------------------------------------------------------------- services for system calls
+    # --------------------------------------------------------------------------------------- services for system calls
 
     @property
     def memory_limit(self) -> int:
