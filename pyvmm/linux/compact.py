@@ -16,7 +16,7 @@ from pyvmm.linux import layout, stub
 from pyvmm.linux.frames import FrameAllocator
 from pyvmm.linux.layout import PAGE_SHIFT, PAGE_SIZE
 from pyvmm.linux.mm import AddressSpace
-from pyvmm.linux.pagetable import PTE_FRAME, PageTable
+from pyvmm.linux.pagetable import PTE_A, PTE_FRAME, PageTable
 from pyvmm.memory import GuestMemory
 
 
@@ -67,12 +67,20 @@ def state_after(state: dict[str, Any], packed: Packed) -> dict[str, Any]:
 
 
 def touched(mm: AddressSpace, memory: GuestMemory, snapshot: memoryview) -> set[int]:
-    """The virtual addresses of all pages of a fork that differ from ``snapshot``, the memory it was forked from."""
+    """The virtual addresses of all pages of a fork that its program has used since :func:`forget_accesses`, or that
+    differ from ``snapshot``, the memory it was forked from.
+    """
     found = set()
     for vma in mm.maps():
         for address, entry in mm.table.resident(vma.start, vma.end):
             start = entry & PTE_FRAME
             end = start + PAGE_SIZE
-            if end > len(snapshot) or memory.view[start:end] != snapshot[start:end]:
+            if entry & PTE_A or end > len(snapshot) or memory.view[start:end] != snapshot[start:end]:
                 found.add(address)
     return found
+
+
+def forget_accesses(mm: AddressSpace) -> None:
+    """Have the processor note anew which pages are used."""
+    for vma in mm.maps():
+        mm.table.forget_accesses(vma.start, vma.end)

@@ -20,6 +20,7 @@ from pyvmm.host import Host
 from pyvmm.image import Image
 from pyvmm.kvm import KvmSregs
 from pyvmm.linux import boot, compact
+from pyvmm.linux.abi.mman import PROT_READ
 from pyvmm.linux.cpu import initial_xsave
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.control import install_control
@@ -195,18 +196,21 @@ def _rehearse(
     try:
         _write(rehearsal, machine, kernel, vcpu, facts, host, set())
         with Snapshot.load(rehearsal, host.processor) as snapshot, Template(host, snapshot, image).fork() as fork:
+            mm = fork.kernel.task.mm
+            mm.users += 1  # it is looked at when the program has ended
+            compact.forget_accesses(mm)
             result = fork.run(program)
             if result.stdout != b"2\n" or result.status != "ok":
                 raise TemplateError(f"the rehearsal in a fork of the new template failed: {result}")
             before = (rehearsal / MEMORY).read_bytes()
-            hot = compact.touched(fork.kernel.task.mm, fork.machine.memory, memoryview(before))
+            hot = compact.touched(mm, fork.machine.memory, memoryview(before))
     finally:
         shutil.rmtree(rehearsal)
     mm = kernel.task.mm
     for address in hot:
         vma = mm.find(address)
-        # What the fork mapped beyond the template (a heap that grew) is no part of the template's address space.
-        if vma is not None and not mm.table.lookup(address):
+        # What the fork mapped beyond the template (a heap that grew), or made accessible, is not so in the template.
+        if vma is not None and vma.prot & PROT_READ and not mm.table.lookup(address):
             mm.fault(address, False)
     return hot
 
