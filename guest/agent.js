@@ -17,21 +17,27 @@ const { isMainThread } = require('worker_threads');
 const CONTROL = 3;
 const MASK = (1n << 64n) - 1n;
 
-function warmUp(names) {
-  for (const name of names) require(name);
-  rehearse();
-}
+const REHEARSAL = `
+const fs = require('fs'), path = require('node:path');
+class Shape { constructor(sides) { this.sides = sides; } get area() { return this.sides ** 2; } }
+const text = (x) => \`\${x}, \${path.join('a', 'b')}\`;
+console.log(1 + 1, text([1, 2].map((x) => x * 2)), { a: { b: new Map([[1, 2]]) } }, new Shape(2).area);
+console.error('%s', new Error('x').stack.length);
+fs.existsSync('/tmp');
+async function later() { await null; }
+later();
+`;
 
-// Run what every program runs, so that what this needs at its first time is there.
-function rehearse() {
-  const { Console } = require('console');
-  const { Writable } = require('stream');
-  const util = require('util');
-  const sink = new Console(new Writable({ write(chunk, encoding, done) { done(); } }));
-  sink.log(1 + 1, 'text', [1, 2], { a: { b: new Map([[1, 2]]) } }, new Error('x'), util.inspect(null));
-  fs.readFileSync(__filename, 'utf8');
+function warmUp(names, script) {
+  for (const name of names) require(name);
   globalThis.fetch; globalThis.URL; globalThis.TextEncoder; globalThis.AbortController; globalThis.structuredClone;
-  process.stdout; process.stderr; console.log;
+  // Run a program as Node is going to run the real one, so that what this needs at its first time is there. What it
+  // writes is the template's, which nobody reads.
+  fs.writeFileSync(script, REHEARSAL);
+  Module.runMain(script);
+  delete require.cache[script];
+  fs.unlinkSync(script);
+  delete process.mainModule;
 }
 
 // ------------------------------------------------------------------------------------------------ random numbers
@@ -127,11 +133,22 @@ function defineRequire(path) {
   });
 }
 
+// At the end of a program that ended well, Node takes its heap apart page by page. The sandbox goes as a whole.
+function leaveAtOnce() {
+  process.on('exit', function leave(code) {
+    if (code !== 0 || !process._exiting) return;
+    for (const listener of process.rawListeners('exit')) {
+      if (listener !== leave) Reflect.apply(listener, process, [code]);
+    }
+    process.reallyExit(process.exitCode ?? 0);
+  });
+}
+
 function main() {
   const names = process.argv.splice(2);
   const [option] = process.execArgv.splice(0);
   const usual = process.argv[1];
-  warmUp(names);
+  warmUp(names, usual);
   require('v8').setFlagsFromString('--random-seed=0'); // for the isolates of workers
   const generators = findGenerator(parseInt(option.split('=')[1], 10));
   const [path, ...args] = receive();
@@ -139,8 +156,9 @@ function main() {
   delete require.cache[__filename];
   process.argv.splice(1, 1, path, ...args);
   const identity = { configurable: true, enumerable: true, writable: false };
-  const { pid } = fs.readlinkSync ? { pid: parseInt(fs.readlinkSync('/proc/self'), 10) } : process;
-  Object.defineProperty(process, 'pid', { ...identity, value: pid });
+  Object.defineProperty(process, 'pid', { ...identity, value: parseInt(fs.readlinkSync('/proc/self'), 10) });
+  Object.defineProperty(performance, 'timeOrigin', { ...identity, value: Date.now() - performance.now() });
+  leaveAtOnce();
   defineRequire(path);
   if (path !== usual) {
     const { runMain } = Module;

@@ -8,6 +8,7 @@ with its neighbours. So the frames are laid out anew::
 Frames that the program gave back, and page tables of address ranges it has left, stay behind.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,10 @@ from pyvmm.linux.layout import PAGE_SHIFT, PAGE_SIZE
 from pyvmm.linux.mm import AddressSpace
 from pyvmm.linux.pagetable import PTE_A, PTE_FRAME, PageTable
 from pyvmm.memory import GuestMemory
+
+#: Bytes that a group of eight pages covers, and of how many pages on it is made whole.
+_GROUP = 8 * PAGE_SIZE
+_WORTH_FILLING = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,22 @@ def touched(mm: AddressSpace, memory: GuestMemory, snapshot: memoryview) -> set[
             if entry & PTE_A or end > len(snapshot) or memory.view[start:end] != snapshot[start:end]:
                 found.add(address)
     return found
+
+
+def widen(mm: AddressSpace, hot: Collection[int]) -> set[int]:
+    """``hot``, and the neighbours of pages that lie close together.
+
+    When shadow paging fills in an entry it does the same for its neighbours in an aligned group of eight, up to the
+    first whose page the host has no writable copy of (``PTE_PREFETCH_NUM``, ``FNAME(pte_prefetch)`` in
+    arch/x86/kvm/mmu). Copying a page costs a quarter of a fault, so it pays to have groups whole.
+    """
+    wide = set(hot)
+    groups = Counter(address // _GROUP for address in hot)
+    for group, count in groups.items():
+        if count >= _WORTH_FILLING:
+            start = group * _GROUP
+            wide.update(address for address, _ in mm.table.resident(start, start + _GROUP))
+    return wide
 
 
 def forget_accesses(mm: AddressSpace) -> None:

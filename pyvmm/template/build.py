@@ -212,7 +212,7 @@ def _rehearse(
         # What the fork mapped beyond the template (a heap that grew), or made accessible, is not so in the template.
         if vma is not None and vma.prot & PROT_READ and not mm.table.lookup(address):
             mm.fault(address, False)
-    return hot
+    return compact.widen(mm, hot)
 
 
 def _write(
