@@ -272,6 +272,8 @@ class Kernel:
                     task.mem.write_u32(task.clear_child_tid, task.tid)
             self.clock.start(self.memory.view, self.task.mm.vvar)
             self._ran_since = 0
+            # The other threads go first: by then they sleep again as they did.
+            self.scheduler.give_up()
             self._finish(self._system_call)
 
     @property
@@ -343,6 +345,8 @@ class Kernel:
         except OutputLimitReached:
             self.ended = Ended("output_limit", 128 + SIGXFSZ)
         except Freeze:
+            # What is in the processor becomes part of the snapshot.
+            self._load(self.task)
             self.frozen = True
             return False
         except (KeyboardInterrupt, SystemExit):

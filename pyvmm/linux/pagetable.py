@@ -56,6 +56,14 @@ class PageTable:
         else:
             self.root = self._new_table()
 
+    def forget_accesses(self, start: int, end: int) -> None:
+        """Clear the Accessed bits of the resident pages, for :meth:`accessed`. Walkers then write to the tables, and
+        shadow paging fills in no entries ahead: for measuring only.
+        """
+        for _, index, count in self._tables(start, end):
+            for position in range(index, index + count):
+                self._words[position] &= ~PTE_A
+
     @property
     def size(self) -> int:
         """Frames that tables like these take, at most."""
