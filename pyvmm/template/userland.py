@@ -26,14 +26,16 @@ from pyvmm.template.recipe import Recipe
 IMAGE_FORMAT = 1
 """Raised when the same recipe and interpreter begin to give another image; part of a template's key."""
 
-# Folders and files of the standard library that stay out: tests, GUIs (no display), installers (no network), what
-# only builds need.
+# Folders and files of the standard library that stay out: GUIs (no display), installers (no network), what only builds
+# need; and its tests, unless a recipe asks for them.
 _STDLIB_EXCLUDED = (
-    "**/test", "**/tests", "idlelib", "tkinter", "turtle.py", "turtledemo", "ensurepip", "lib2to3", "config-*",
+    "idlelib", "tkinter", "turtle.py", "turtledemo", "ensurepip", "lib2to3", "config-*",
     "site-packages", "dist-packages", "**/__pycache__", "sitecustomize.py", "usercustomize.py", "*.exe", "*.pth",
-    "EXTERNALLY-MANAGED",
+    "EXTERNALLY-MANAGED", "lib-dynload/_tkinter*", "lib-dynload/nis.*", "lib-dynload/ossaudiodev.*",
+)  # fmt: skip
+_STDLIB_TESTS = (
+    "**/test", "**/tests",
     "lib-dynload/_test*", "lib-dynload/_ctypes_test*", "lib-dynload/_xxtest*", "lib-dynload/xxlimited*",
-    "lib-dynload/_tkinter*", "lib-dynload/nis.*", "lib-dynload/ossaudiodev.*",
 )  # fmt: skip
 _PACKAGES_EXCLUDED = ("**/__pycache__",)
 
@@ -94,7 +96,7 @@ def build_image(
         for path, contents in (extra_files or {}).items():
             writer.file(path, contents)
         progress(f"collecting Python {interpreter.version} and its standard library")
-        builder.interpreter_files()
+        builder.interpreter_files(with_tests=recipe.stdlib_tests)
         progress(f"collecting {len(packages.packages)} packages")
         builder.package_files(packages.folder, recipe.exclude)
         progress("collecting shared libraries")
@@ -132,13 +134,14 @@ class _Builder:
         self._writer.directory("/home/user", 0o755, uid=_USER_ID, gid=_USER_ID)
         self._tree(_LOCALES, str(_LOCALES), ())
 
-    def interpreter_files(self) -> None:
+    def interpreter_files(self, with_tests: bool) -> None:
         """The program, its usual names, and the standard library."""
         guest = self._interpreter.guest_executable
         self._file(self._interpreter.executable, guest, 0o755)
         for name in ("python3", "python"):
             self._writer.symlink(f"{GUEST_PREFIX}/bin/{name}", guest.rpartition("/")[2])
-        self._modules(self._interpreter.stdlib, self._interpreter.guest_stdlib, _STDLIB_EXCLUDED)
+        excluded = _STDLIB_EXCLUDED if with_tests else _STDLIB_EXCLUDED + _STDLIB_TESTS
+        self._modules(self._interpreter.stdlib, self._interpreter.guest_stdlib, excluded)
 
     def package_files(self, folder: Path, excluded: tuple[str, ...]) -> None:
         """What pip installed."""
