@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pyvmm import Template
 from tests.conformance.records import Difference, Record, differences, exclusions
-from tests.conformance.running import RECIPE, NativeRuns, run_inside
+from tests.conformance.running import NOT_INSTALLED, RECIPE, NativeRuns, is_installed, run_inside
 from tests.conformance.scores import DOCUMENT, Score, update
 from tests.conformance.tiers import TIERS, full_name, tier_of
 
@@ -21,6 +21,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--again", action="store_true", help="run on the host again, whatever is kept of earlier runs")
     parser.add_argument("--write", action="store_true", help=f"put the scores into {DOCUMENT}")
     options = parser.parse_args(arguments)
+    if not is_installed():
+        parser.error(NOT_INSTALLED)
     modules = options.modules or [name for tier in options.tier or TIERS for name in TIERS[tier]]
     reviewed = exclusions()
     native_runs = NativeRuns()

@@ -36,6 +36,14 @@ os.execv(sys.executable, [sys.executable, "/home/user/runner.py", *sys.argv[1:]]
 """
 
 
+NOT_INSTALLED = "this interpreter has no test suite: on Debian it is the package libpython3-testsuite"
+
+
+def is_installed() -> bool:
+    """Whether the interpreter's own tests are on this machine: Debian has them in a package of their own."""
+    return (find_interpreter().stdlib / "test" / "test_list.py").exists()
+
+
 class NativeRuns:
     """Runs on the host, each kept on disk as long as interpreter, runner and exclusions are the same."""
 
