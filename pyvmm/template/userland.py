@@ -23,7 +23,7 @@ from pyvmm.template.libraries import Loader, is_elf
 from pyvmm.template.packages import Package, install_packages
 from pyvmm.template.recipe import Recipe
 
-IMAGE_FORMAT = 1
+IMAGE_FORMAT = 2
 """Raised when the same recipe and interpreter begin to give another image; part of a template's key."""
 
 # Folders and files of the standard library that stay out: GUIs (no display), installers (no network), what only builds
@@ -147,6 +147,9 @@ class _Builder:
         """What pip installed."""
         self._writer.directory(self._interpreter.guest_site)
         self._modules(folder, self._interpreter.guest_site, _PACKAGES_EXCLUDED + excluded)
+        if (folder / "tzdata/zoneinfo").is_dir():
+            # Where the C library looks for what the variable TZ names.
+            self._writer.symlink("/usr/share/zoneinfo", f"{self._interpreter.guest_site}/tzdata/zoneinfo")
 
     def shared_libraries(self, packages: Path) -> None:
         """The loader, and the libraries that it will look for, where it looks for them without configuration."""

@@ -116,13 +116,25 @@ def _copy(interpreter: Interpreter, target: Path) -> None:
         except OSError:
             shutil.copy2(source, place)
 
-    (target / "bin").mkdir(parents=True)
-    link(str(interpreter.executable), str(target / "bin" / interpreter.executable.name))
-    (target / interpreter.libdir / "site-packages").mkdir(parents=True)
+    program = target / "bin" / interpreter.executable.name
+    program.parent.mkdir(parents=True)
+    shutil.copy2(interpreter.executable, program)
+    program.write_bytes(_relocated(program.read_bytes(), interpreter))
+    for shared in interpreter.stdlib.parent.glob("lib*.so*"):
+        (target / interpreter.libdir).mkdir(exist_ok=True)
+        link(str(shared), str(target / interpreter.libdir / shared.name))
     library = target / interpreter.libdir / interpreter.stdlib.name
     shutil.copytree(
         interpreter.stdlib, library, symlinks=True, copy_function=link, ignore=shutil.ignore_patterns("site-packages")
     )
+
+
+def _relocated(program: bytes, interpreter: Interpreter) -> bytes:
+    """The program, looking for its shared library beside itself: the run path that it was built with is out of reach."""
+    for prefix in interpreter.prefixes:
+        run_path = f"{prefix}/{interpreter.libdir}\0".encode()
+        program = program.replace(run_path, f"$ORIGIN/../{interpreter.libdir}".encode().ljust(len(run_path), b"\0"))
+    return program
 
 
 def run_inside(template: Template, module: str, excluded: list[str], native: Record) -> tuple[Record, bytes]:
