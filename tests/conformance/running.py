@@ -130,7 +130,7 @@ def _copy(interpreter: Interpreter, target: Path) -> None:
 
 
 def _relocated(program: bytes, interpreter: Interpreter) -> bytes:
-    """The program, looking for its shared library beside itself: the run path that it was built with is out of reach."""
+    """The program, looking for its shared library beside itself: the run path it was built with is out of reach."""
     for prefix in interpreter.prefixes:
         run_path = f"{prefix}/{interpreter.libdir}\0".encode()
         program = program.replace(run_path, f"$ORIGIN/../{interpreter.libdir}".encode().ljust(len(run_path), b"\0"))
