@@ -243,7 +243,9 @@ def test_pandas_computes(run):
 
 
 def test_the_c_library_knows_the_worlds_time_zones(run):
-    result = run("import os, time\nos.environ['TZ'] = 'Asia/Kolkata'\ntime.tzset()\nprint(time.tzname[0], time.timezone)")
+    result = run(
+        "import os, time\nos.environ['TZ'] = 'Asia/Kolkata'\ntime.tzset()\nprint(time.tzname[0], time.timezone)"
+    )
     assert result.stdout == b"IST -19800\n"
 
 
