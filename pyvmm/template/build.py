@@ -36,7 +36,7 @@ from pyvmm.template.userland import IMAGE_FORMAT, ImageInfo, build_image
 
 AGENT_PATH = "/usr/local/lib/pyvmm/agent.py"
 #: Rises when a template built by an older personality would not go on under this one.
-PERSONALITY_VERSION = 2
+PERSONALITY_VERSION = 3
 _REHEARSAL = "print(1 + 1)\n"
 _WARM_UP_SECONDS = 120.0
 _FIRST_SLOT = 128 << 20
