@@ -40,9 +40,13 @@ class Pipe:
     def __len__(self) -> int:
         return len(self._buffer)
 
+    def peek(self, count: int) -> bytes:
+        """Up to ``count`` bytes, which stay."""
+        return bytes(memoryview(self._buffer)[:count])
+
     def take(self, count: int) -> bytes:
         """Remove and give up to ``count`` bytes."""
-        data = bytes(memoryview(self._buffer)[:count])
+        data = self.peek(count)
         del self._buffer[:count]
         self.changed.wake()
         if self._quota is not None:
