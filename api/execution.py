@@ -11,6 +11,7 @@ import msgspec
 from pyvmm.errors import PoolSaturated, PyvmmError, TemplateNotReady
 from pyvmm.pool import ExecRequest
 from pyvmm.sandbox import Result
+from pyvmm.template.recipe import builtin_runtimes, canonical_language
 
 from .context import new_id
 from .errors import ApiError, ShuttingDown, Unavailable, unavailable
@@ -18,7 +19,7 @@ from .lifecycle import Lifecycle
 from .log import Log
 from .metrics import Metrics
 from .pool import Pool
-from .schemas import ALIASES, KNOWN_LANGUAGES, ExecBody, OutputBudget, not_run, response_of
+from .schemas import ExecBody, OutputBudget, not_run, response_of
 from .settings import Settings
 
 RETRY_SECONDS = 0.02
@@ -52,11 +53,11 @@ class Runner:
 
     def request_of(self, body: ExecBody, client_gone: Callable[[], bool], field: str = "") -> ExecRequest:
         """What the pool gets for a body; 400 if there is no template for its language, 503 if it is not ready."""
-        language = ALIASES.get(body.language, body.language)
+        language = canonical_language(body.language)
         configured = self._pool.templates()
         if language not in configured:
             names = ", ".join(sorted(configured)) or "none"
-            what = "is not configured on this server" if body.language in KNOWN_LANGUAGES else "is unknown"
+            what = "is not configured on this server" if body.language in builtin_runtimes() else "is unknown"
             raise ApiError(400, f"Field `{field}language`: the language {what}; there are: {names}.")
         if not configured[language].ready:
             raise TemplateNotReady(f"template {language} is not ready")

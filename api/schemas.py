@@ -18,8 +18,6 @@ from .context import new_id
 from .errors import ApiError
 
 BATCH_LIMIT = 100
-ALIASES = {"javascript": "node"}
-KNOWN_LANGUAGES = frozenset({"python", "node", "javascript"})
 
 _AT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<field>.*)`)?", re.DOTALL)
 

@@ -6,9 +6,9 @@ descriptor; every fork returns from that ``read`` with a program of its own. Fro
 with the exit code. It holds no secret, and after the control descriptor is closed nothing here is worth more to the
 program than its own memory.
 
-The program, as bytes: a line with the lengths of head and source, the head (script path and arguments, joined by NUL),
-the source. The agent writes ``ready`` when every generator of random numbers has been seeded again, and only then runs
-anything of it.
+The program, as bytes: a line with the lengths of head and source, the head (script path and arguments, each with a NUL
+at its end), the source. The agent writes ``ready`` when every generator of random numbers has been seeded again, and
+only then runs anything of it.
 
 A page that a fork touches for the first time costs it some ten microseconds, so what can be made before the freeze is.
 """
@@ -103,7 +103,7 @@ def receive():
             parts.append(part)
             missing -= len(part)
         rest = b"".join(parts)
-    head = [os.fsdecode(part) for part in rest[:head_length].split(b"\0")]
+    head = [os.fsdecode(part) for part in rest[: head_length - 1].split(b"\0")]
     return head, rest[head_length:]
 
 

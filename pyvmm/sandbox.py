@@ -24,6 +24,7 @@ from pyvmm.linux.limits import Limits
 from pyvmm.machine import Machine
 from pyvmm.snapshot import Snapshot
 from pyvmm.template.cache import TemplateCache
+from pyvmm.template.recipe import canonical_language
 
 if TYPE_CHECKING:
     from pyvmm.linux.strace import Tracer
@@ -63,10 +64,17 @@ class Sandbox:
     """A forked VM that waits for its program. It runs one, and is then of no use but to be closed."""
 
     def __init__(
-        self, machine: Machine, kernel: Kernel, streams: Streams, hot_size: int, started_ns: int, forked_ns: int
+        self,
+        machine: Machine,
+        kernel: Kernel,
+        streams: Streams,
+        script: str,
+        hot_size: int,
+        started_ns: int,
+        forked_ns: int,
     ) -> None:
         self._machine, self._kernel, self._streams = machine, kernel, streams
-        self._hot_size = hot_size
+        self._script, self._hot_size = script, hot_size
         self._started_ns, self._forked_ns = started_ns, forked_ns
         self._used = self._closed = False
 
@@ -75,13 +83,14 @@ class Sandbox:
         code: str | bytes,
         *,
         argv: Sequence[str] = (),
-        name: str = "main.py",
+        name: str | None = None,
         stdin: bytes = b"",
         files: Mapping[str, bytes] | None = None,
         timeout: float = 30.0,
     ) -> Result:
         """Run ``code`` as the script ``name`` with arguments ``argv``.
 
+        :param name: otherwise what the language has: ``main.py``, ``main.sh``.
         :param stdin: what the program reads from descriptor 0.
         :param files: files for the program, by path relative to its working directory.
         :param timeout: seconds after which it is stopped, whatever it does.
@@ -93,7 +102,7 @@ class Sandbox:
         self._used = True
         kernel, machine = self._kernel, self._machine
         source = code.encode("utf-8", "surrogatepass") if isinstance(code, str) else code
-        path = _script_path(name)
+        path = _script_path(self._script if name is None else name)
         kernel.stdin = stdin
         task = kernel.task
         for relative, data in (files or {}).items():
@@ -104,7 +113,7 @@ class Sandbox:
         arguments = [path, *(argument.encode("utf-8", "surrogateescape") for argument in argv)]
         if any(b"\0" in argument for argument in arguments):
             raise ValueError("an argument cannot hold a NUL")
-        head = b"\0".join(arguments)
+        head = b"".join(argument + b"\0" for argument in arguments)
         kernel.program = b"%d %d\n" % (len(head), len(source)) + head + source
 
         begun_ns = time.monotonic_ns()
@@ -197,6 +206,9 @@ class Template:
         self._limits = Limits(memory_bytes=snapshot.manifest.memory_limit)
         try:
             self.name: str = facts["name"]
+            #: What its programs are written in, and the name of a program's file when it has none of its own.
+            self.language: str = facts["language"]
+            self.script: str = facts["script"]
             processor = ProcessorFacts(int(facts["tsc_khz"]), host.hwcap, len(snapshot.vcpu.xsave))
             self._frozen = FrozenGuest(snapshot.guest, image, self._limits, processor)
         except (KeyError, TypeError, ValueError) as error:
@@ -204,13 +216,13 @@ class Template:
 
     @classmethod
     def load(cls, name: str = "python", *, host: Host | None = None, cache: TemplateCache | None = None) -> Self:
-        """Load the newest template of that name.
+        """Load the newest template of that name; a language's own is named as the language.
 
         :raises TemplateNotFound: none has been built; the message names the command.
         :raises SnapshotError: it is damaged, or of another version or processor.
         :raises HostError: this host cannot run it.
         """
-        entry = (cache or TemplateCache()).latest(name)
+        entry = (cache or TemplateCache()).latest(canonical_language(name))
         return cls.open(entry.path, host=host)
 
     @classmethod
@@ -276,7 +288,7 @@ class Template:
             machine.close()
             raise
         hot_size = self.snapshot.manifest.hot_size
-        return Sandbox(machine, kernel, streams, hot_size, started_ns, time.monotonic_ns())
+        return Sandbox(machine, kernel, streams, self.script, hot_size, started_ns, time.monotonic_ns())
 
     def run(self, code: str | bytes, **options: Any) -> Result:
         """Fork, run ``code``, throw the fork away; options as :meth:`Sandbox.run`."""

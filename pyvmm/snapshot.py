@@ -25,7 +25,7 @@ from pyvmm.machine import VcpuState
 from pyvmm.memory import PAGE_SIZE
 
 #: Rises with every change of what the files mean. A snapshot of another version is refused, not guessed at.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 MANIFEST, MEMORY, VCPU, GUEST = "manifest.json", "memory.bin", "vcpu.bin", "guest.bin"
 

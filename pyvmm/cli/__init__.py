@@ -17,7 +17,7 @@ OWN_FAILURE = 125
 """The exit code when pyvmm itself fails, as ``timeout`` and ``docker run`` have it: programs rarely use it."""
 
 _COMMANDS = {
-    "run": ("run", "Run a Python program in a freshly forked VM."),
+    "run": ("run", "Run a program in a freshly forked VM."),
     "strace": ("run", "Run a program and show its system calls on stderr."),
     "serve": ("serve", "Answer HTTP requests, each in a VM of its own."),
     "template": ("template", "Build, list, inspect and remove templates."),
@@ -80,6 +80,7 @@ def cli(ctx: click.Context, config: str | None) -> None:
       pyvmm template build python           build the template (once)
       pyvmm run -c 'print(1 + 1)'           run code in a fork of it
       pyvmm run --time script.py a b        ... a script with arguments
+      pyvmm run -l bash -c 'ls | wc -l'     ... in another language (template build bash)
       pyvmm serve                           ... over HTTP
 
     Every option can also be set in the environment (PYVMM_SERVE_PORT=9000) and in the settings file ([serve] port =

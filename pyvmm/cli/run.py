@@ -33,7 +33,9 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
                      metavar="SECONDS", help="End the program after this time."),
         click.option("--output-limit", type=click.IntRange(1), default=64, show_default=True, metavar="MIB",
                      help="End the program when it has written more than this to stdout or stderr."),
-        click.option("--template", default="python", show_default=True, help="The template to fork."),
+        click.option("-l", "--language", help="What the program is written in.  [default: by the script's suffix, "
+                     "else python]"),
+        click.option("--template", help="The template to fork.  [default: the language's own]"),
         click.option("-c", "code", metavar="CODE", help="The program itself, instead of a script."),
     ):  # fmt: skip
         command = option(command)
@@ -44,7 +46,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @_options
 @click.option("--trace", is_flag=True, help="Show system calls on stderr, as strace does.")
 def run(trace: bool, **options: Any) -> None:
-    """Run a Python program in a freshly forked VM.
+    """Run a program in a freshly forked VM.
 
     The program is a script, the text after -c, or what is read from stdin (-). What it writes comes out as it is,
     stdout and stderr apart, and its exit code is this command's: 124 says that it ran out of time, 128+n that it died
@@ -54,6 +56,7 @@ def run(trace: bool, **options: Any) -> None:
     Examples:
       pyvmm run -c 'print(1 + 1)'
       pyvmm run --time script.py one two
+      pyvmm run -l node -c 'console.log(1 + 1)'
       echo 'import numpy; print(numpy.arange(5))' | pyvmm run -
       pyvmm run --stdin -c 'print(len(input()))' < data.txt
       pyvmm run --timeout 2 -c 'while True: pass'; echo $?
@@ -74,13 +77,25 @@ def strace(**options: Any) -> None:
     sys.exit(_run(trace=True, **options))
 
 
-def _run(*, trace: bool, template: str, timeout: float, output_limit: int, show_time: bool, **program: Any) -> int:
+def _run(
+    *,
+    trace: bool,
+    language: str | None,
+    template: str | None,
+    timeout: float,
+    output_limit: int,
+    show_time: bool,
+    **program: Any,
+) -> int:
     """Runs the program, shows what it writes as it comes, and returns the exit code for this process."""
+    if language and template:
+        raise click.UsageError("--language and --template exclude each other: a template has one language")
     source, name, argv, stdin = _program(**program)
     from pyvmm import Template
+    from pyvmm.template.recipe import language_of
 
     out, err = Outlet(sys.stdout.buffer), Outlet(sys.stderr.buffer)
-    with Template.load(template) as loaded:
+    with Template.load(template or language or language_of(name or "") or "python") as loaded:
         sandbox = loaded.fork(output_limit=output_limit << 20, sinks=(out, err), tracer=_tracer() if trace else None)
         out.sandbox = err.sandbox = sandbox
         with sandbox:
@@ -137,20 +152,20 @@ def _silence(stream: BinaryIO) -> None:
 
 def _program(
     code: str | None, arguments: tuple[str, ...], pass_stdin: bool
-) -> tuple[str | bytes, str, list[str], bytes]:
-    """The source, a name for its file, its arguments and its stdin."""
+) -> tuple[str | bytes, str | None, list[str], bytes]:
+    """The source, a name for its file if it has one, its arguments and its stdin."""
     stdin = b""
     if pass_stdin:
         if code is None and arguments[:1] == ("-",):
             raise click.UsageError("--stdin and - exclude each other: stdin is the program")
         stdin = sys.stdin.buffer.read()
     if code is not None:
-        return code, "main.py", list(arguments), stdin
+        return code, None, list(arguments), stdin
     if not arguments:
         raise click.UsageError("nothing to run: give a script, - for stdin, or -c CODE")
     script, *rest = arguments
     if script == "-":
-        return sys.stdin.buffer.read(), "main.py", rest, stdin
+        return sys.stdin.buffer.read(), None, rest, stdin
     try:
         return Path(script).read_bytes(), Path(script).name, rest, stdin
     except OSError as error:

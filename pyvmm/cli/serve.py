@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     "--template",
     "recipes",
     multiple=True,
-    default=["python"],
     metavar="RECIPE",
-    help="A template to serve, one for each language; what is missing is built first.",
+    help="A template to serve, one for each language; what is missing is built first.  "
+    "[default: python, and the other languages whose templates are built]",
 )
 @click.option("--max-running", type=click.IntRange(1), help="VMs alive at once.  [default: by memory, at most 64]")
 @click.option("--ready", type=click.IntRange(0), default=4, help="Forks kept ready for the next requests.")
@@ -48,7 +48,7 @@ def serve(
     \b
     Examples:
       pyvmm serve
-      pyvmm serve --port 9000 --template ./mine.toml
+      pyvmm serve --port 9000 --template ./mine.toml --template node
       curl -d '{"code": "print(1 + 1)"}' -H 'Content-Type: application/json' http://127.0.0.1:8080/v1/exec
     """
     from pyvmm.api import Settings
@@ -57,13 +57,32 @@ def serve(
 
     settings = Settings(requests_per_second=requests_per_second, drain_seconds=drain_seconds)
     with ExitStack() as stack:
-        templates = _templates(recipes, stack)
+        templates = _templates(recipes or _default_recipes(), stack)
         # What is loaded by now stays: collections need not look at it again.
         gc.collect()
         gc.freeze()
         with LocalPool(templates, max_running=max_running, max_waiting=max_waiting, ready=ready) as pool:
             stack.pop_all()  # the pool closes them from here on
             serve_http(pool, host, port, settings)
+
+
+def _default_recipes() -> tuple[str, ...]:
+    """Python, and what else has been built on this machine as it would be built now."""
+    from pyvmm import Host
+    from pyvmm.template.build import template_key
+    from pyvmm.template.cache import TemplateCache
+    from pyvmm.template.recipe import builtin_runtimes, load_recipe
+
+    cache = TemplateCache()
+    names = sorted({runtime.language for runtime in builtin_runtimes().values()} - {"python"})
+    chosen = ["python"]
+    with Host() as host:
+        for name in names:
+            if cache.find(name, template_key(load_recipe(name), host.processor)):
+                chosen.append(name)
+            elif cache.entries(name):
+                click.echo(f"{name} is not served, its template is out of date: pyvmm template build {name}", err=True)
+    return tuple(chosen)
 
 
 def _templates(recipes: tuple[str, ...], stack: ExitStack) -> dict[str, "Template"]:
@@ -74,7 +93,7 @@ def _templates(recipes: tuple[str, ...], stack: ExitStack) -> dict[str, "Templat
 
     templates: dict[str, Template] = {}
     for recipe in recipes:
-        language = load_recipe(recipe).runtime
+        language = load_recipe(recipe).runtime.language
         if language in templates:
             raise click.UsageError(f"{recipe} and {templates[language].name} are both templates for {language}")
         with Steps(f"template {recipe}") as progress:

@@ -24,6 +24,7 @@ from pyvmm.linux.signals import FrozenSignals, SignalState
 from pyvmm.linux.task import Task
 from pyvmm.linux.usermem import UserMemory
 from pyvmm.linux.vfs import FsContext, Vfs
+from pyvmm.linux.wait import State
 from pyvmm.memory import GuestMemory
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def boot(
         kernel.random(16),
     )
     entry, stack = exec.load(mm, mem, exec.Program(path, inode, interpreter, program, argv, envp), identity)
-    process.exe_path, process.argv, process.envp = path, list(argv), list(envp)
+    process.exe_path, process.argv, process.envp = inode.path(), list(argv), list(envp)
     task.comm = path.rsplit(b"/", 1)[-1][:15]
     registers = dict.fromkeys(cpu.registers(), 0)
     registers.update(rip=entry, rsp=stack, rflags=stub.FIXED_RFLAGS)
@@ -187,7 +188,7 @@ class FrozenGuest:
                 kernel.add(task)
                 task.context = frozen.context.copy()
                 task.call = call_of(frozen.context)
-                task.is_first_try = task.call is None
+                task.is_first_try = False
                 task.deadline, task.has_deadline = frozen.deadline, frozen.deadline is not None
                 kernel.scheduler.make_ready(task)
         kernel.frozen = True
@@ -210,7 +211,8 @@ class _FrozenThread:
 def freeze(kernel: Kernel) -> dict[str, Any]:
     """The state of a kernel whose program waits for what only a fork has, as plain data.
 
-    :raises ValueError: it has child processes, or something is open that cannot be saved.
+    :raises ValueError: it has child processes, a thread is not asleep in a system call, or something is open that
+        cannot be saved.
     """
     task = kernel.task
     if len(kernel.processes) > 1:
@@ -238,7 +240,8 @@ def _freeze_thread(kernel: Kernel, task: Task) -> dict[str, Any]:
     if task is kernel.task:
         context = Context(b"", task.cpu.rip, task.cpu.rflags, task.cpu.rsp)
     else:
-        assert task.context is not None
+        if task.state is not State.BLOCKED or task.context is None:
+            raise ValueError(f"a thread is not asleep: {task!r}")
         context = task.context
     return {
         "offset": task.tid - task.pid,
@@ -246,6 +249,6 @@ def _freeze_thread(kernel: Kernel, task: Task) -> dict[str, Any]:
         "clear_child_tid": task.clear_child_tid,
         "robust_list": task.robust_list,
         "signals": task.signals.save(),
-        "deadline": task.deadline if task.call is not None and task.has_deadline else None,
+        "deadline": task.deadline if task.has_deadline else None,
         "context": context.save(),
     }

@@ -8,6 +8,7 @@ with its neighbours. So the frames are laid out anew::
 Frames that the program gave back, and page tables of address ranges it has left, stay behind.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,12 @@ from pyvmm.linux import layout, stub
 from pyvmm.linux.frames import FrameAllocator
 from pyvmm.linux.layout import PAGE_SHIFT, PAGE_SIZE
 from pyvmm.linux.mm import AddressSpace
-from pyvmm.linux.pagetable import PTE_FRAME, PageTable
+from pyvmm.linux.pagetable import PTE_A, PTE_FRAME, PageTable
 from pyvmm.memory import GuestMemory
+
+#: Bytes that a group of eight pages covers, and of how many pages on it is made whole.
+_GROUP = 8 * PAGE_SIZE
+_WORTH_FILLING = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +72,36 @@ def state_after(state: dict[str, Any], packed: Packed) -> dict[str, Any]:
 
 
 def touched(mm: AddressSpace, memory: GuestMemory, snapshot: memoryview) -> set[int]:
-    """The virtual addresses of all pages of a fork that differ from ``snapshot``, the memory it was forked from."""
+    """The virtual addresses of all pages of a fork that its program has used since :func:`forget_accesses`, or that
+    differ from ``snapshot``, the memory it was forked from.
+    """
     found = set()
     for vma in mm.maps():
         for address, entry in mm.table.resident(vma.start, vma.end):
             start = entry & PTE_FRAME
             end = start + PAGE_SIZE
-            if end > len(snapshot) or memory.view[start:end] != snapshot[start:end]:
+            if entry & PTE_A or end > len(snapshot) or memory.view[start:end] != snapshot[start:end]:
                 found.add(address)
     return found
+
+
+def widen(mm: AddressSpace, hot: Collection[int]) -> set[int]:
+    """``hot``, and the neighbours of pages that lie close together.
+
+    When shadow paging fills in an entry it does the same for its neighbours in an aligned group of eight, up to the
+    first whose page the host has no writable copy of (``PTE_PREFETCH_NUM``, ``FNAME(pte_prefetch)`` in
+    arch/x86/kvm/mmu). Copying a page costs a quarter of a fault, so it pays to have groups whole.
+    """
+    wide = set(hot)
+    groups = Counter(address // _GROUP for address in hot)
+    for group, count in groups.items():
+        if count >= _WORTH_FILLING:
+            start = group * _GROUP
+            wide.update(address for address, _ in mm.table.resident(start, start + _GROUP))
+    return wide
+
+
+def forget_accesses(mm: AddressSpace) -> None:
+    """Have the processor note anew which pages are used."""
+    for vma in mm.maps():
+        mm.table.forget_accesses(vma.start, vma.end)

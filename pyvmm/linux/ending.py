@@ -82,10 +82,15 @@ def _orphan(task: "Task", address: int) -> None:
 
 def end_process(process: "Process", status: int) -> None:
     """All threads end. ``status`` is what wait(2) gives: exit code << 8, or the signal."""
-    if process.is_zombie or process.is_exiting:
+    if process.is_exiting:
         return
     process.is_exiting = True
     kernel = process.kernel
+    process.status = status
+    if process is kernel.first_process:
+        # The whole sandbox ends with it: nothing has to be given back in good order.
+        kernel.first_process_ended(status)
+        return
     uid = next(iter(process.threads.values())).creds.uid
     if process.timers is not None:
         process.timers.close()
@@ -93,10 +98,8 @@ def end_process(process: "Process", status: int) -> None:
         end_thread(task)
     for child in list(process.children.values()):
         _orphan_process(child)
-    process.status = status
     process.stopped = 0
     process.ended.wake()
-    kernel.process_ended(process)
     parent = process.parent
     if parent is None:
         reap(process)

@@ -5,11 +5,17 @@ when one of them is freed its old contents can come back (the host shows the sna
 before its next use. All others are given back to the host when freed and read as zero.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from pyvmm.linux.errors import OutOfMemory
 from pyvmm.linux.layout import PAGE_SHIFT, PAGE_SIZE
 from pyvmm.memory import GuestMemory
+
+#: (first frame, how many).
+Run = tuple[int, int]
+
+#: Frames at most so far apart are forgotten together with what lies between them.
+_NEAR = 32
 
 _ZERO_PAGE = bytes(PAGE_SIZE)
 
@@ -24,7 +30,7 @@ class FrameAllocator:
         self._image_frames = memory.image_size >> PAGE_SHIFT
         self._next = first
         self._covered = memory.in_use >> PAGE_SHIFT
-        self._free: list[tuple[int, int]] = []
+        self._free: list[Run] = []
         self._free_count = 0
         #: Frames that more than one address space maps privately -> how many do.
         self.shared: dict[int, int] = {}
@@ -79,19 +85,21 @@ class FrameAllocator:
         """Whether another address space has the frame too."""
         return frame in self.shared
 
-    def free(self, runs: Iterable[tuple[int, int]]) -> None:
+    def free(self, runs: Iterable[Run]) -> None:
         """Give back runs of (first frame, count): the host forgets their contents and KVM its translations.
 
         A frame that others have too is only counted down, and KVM forgets who had it.
         """
-        for first, count in self._not_shared(runs) if self.shared else runs:
+        for first, count in self._give_up(runs) if self.shared else runs:
             self._memory.discard(first << PAGE_SHIFT, count << PAGE_SHIFT)
             self._free.append((first, count))
             self._free_count += count
 
-    def _not_shared(self, runs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        """The parts of ``runs`` that nobody else has."""
+    def _give_up(self, runs: Iterable[Run]) -> list[Run]:
+        """Count down what others have too; the parts of ``runs`` that nobody else has."""
         shared = self.shared
+        own: list[Run] = []
+        kept: list[int] = []
         for first, count in runs:
             start = first
             for frame in range(first, first + count):
@@ -99,15 +107,32 @@ class FrameAllocator:
                 if users is None:
                     continue
                 if frame > start:
-                    yield start, frame - start
+                    own.append((start, frame - start))
                 start = frame + 1
-                self._memory.forget_translations(frame << PAGE_SHIFT, PAGE_SIZE)
+                kept.append(frame)
                 if users == 2:
                     del shared[frame]
                 else:
                     shared[frame] = users - 1
             if first + count > start:
-                yield start, first + count - start
+                own.append((start, first + count - start))
+        self._forget(kept)
+        return own
+
+    def _forget(self, frames: list[int]) -> None:
+        """Have KVM forget its translations to ``frames``, a stretch of near ones at a time: each costs two calls, and a
+        translation that is forgotten without need only a fault.
+        """
+        if not frames:
+            return
+        frames.sort()
+        first = last = frames[0]
+        for frame in frames:
+            if frame > last + _NEAR:
+                self._memory.forget_translations(first << PAGE_SHIFT, (last + 1 - first) << PAGE_SHIFT)
+                first = frame
+            last = frame
+        self._memory.forget_translations(first << PAGE_SHIFT, (last + 1 - first) << PAGE_SHIFT)
 
     def save(self) -> dict[str, object]:
         """Plain data: what :meth:`restore` needs."""

@@ -28,6 +28,7 @@ from pyvmm.linux.errors import (
 )
 from pyvmm.linux.exceptions import signal_of
 from pyvmm.linux.futex import FutexTable
+from pyvmm.linux.net.network import Network
 from pyvmm.linux.scheduler import Scheduler
 from pyvmm.linux.signals import SignalInfo
 from pyvmm.linux.table import TABLE, SystemCall, name_of
@@ -125,6 +126,7 @@ class Kernel:
         self.tracer: Tracer | None = None
         self.scheduler = Scheduler(clock)
         self.futexes = FutexTable()
+        self.network = Network(self)
         #: All processes (zombies too) and threads by number.
         self.processes: dict[int, Process] = {}
         self.tasks: dict[int, Task] = {}
@@ -176,6 +178,7 @@ class Kernel:
         self.vfs.close()
         for task in self.tasks.values():
             task.files.close_all()
+        self.network.close()
         for process in self.processes.values():
             process.threads.clear()
             process.children.clear()
@@ -187,7 +190,7 @@ class Kernel:
         self._stage = self._loaded = None
         del self.task, self.first_process, self.cpu, self.processor, self.frames, self.check, self.scheduler
 
-    # ---------------------------------------------------------------------------------------- services for system calls
+    # --------------------------------------------------------------------------------------- services for system calls
 
     @property
     def memory_limit(self) -> int:
@@ -253,11 +256,10 @@ class Kernel:
             table[tid] = task
         task.tid = tid
 
-    def process_ended(self, process: "Process") -> None:
-        """Called at the end of every process."""
-        if process is self.first_process and self.ended is None:
-            assert process.status is not None
-            signo, code = process.status & 0x7F, process.status >> 8
+    def first_process_ended(self, status: int) -> None:
+        """The program has ended, with ``status`` as wait(2) gives it, and the sandbox with it."""
+        if self.ended is None:
+            signo, code = status & 0x7F, status >> 8
             self.ended = Ended("crashed", 128 + signo) if signo else Ended("ok" if not code else "error", code)
 
     def start(self) -> None:
@@ -270,6 +272,8 @@ class Kernel:
                     task.mem.write_u32(task.clear_child_tid, task.tid)
             self.clock.start(self.memory.view, self.task.mm.vvar)
             self._ran_since = 0
+            # The other threads go first: by then they sleep again as they did.
+            self.scheduler.give_up()
             self._finish(self._system_call)
 
     @property
@@ -313,7 +317,26 @@ class Kernel:
     def _finish(self, step: Callable[[], None]) -> bool:
         """Run one step of the kernel, then see who goes on; every way to end comes out here."""
         try:
-            self._guarded(step)
+            try:
+                step()
+            except (GuestExit, ThreadExit) as end:
+                self._end(end)
+            task = self.task
+            signals, mm = task.signals, task.mm
+            if not (
+                self.scheduler.attention
+                or signals.pending.mask
+                or signals.shared.pending.mask
+                or signals.saved_mask is not None
+                or task.interrupted is not None
+            ):
+                # By far the most frequent case: the same thread goes on, and nothing else is to be done.
+                try:
+                    self.cpu.resume(mm.flush_needed)
+                    mm.flush_needed = False
+                    return True
+                except BadAccess:
+                    pass
             while self.ended is None and not self._go_on():
                 pass
         except OutOfMemory:
@@ -322,6 +345,8 @@ class Kernel:
         except OutputLimitReached:
             self.ended = Ended("output_limit", 128 + SIGXFSZ)
         except Freeze:
+            # What is in the processor becomes part of the snapshot.
+            self._load(self.task)
             self.frozen = True
             return False
         except (KeyboardInterrupt, SystemExit):
@@ -335,14 +360,19 @@ class Kernel:
         """Run a step on behalf of the present thread, which may end by it."""
         try:
             step()
-        except ThreadExit as end:
-            if len(self.task.process.threads) > 1:
-                end_thread(self.task)
-            else:
-                end_process(self.task.process, end.code << 8)
-        except GuestExit as end:
-            signo = end.signo
-            end_process(self.task.process, (signo | (0x80 if signo in CORE_DUMPING else 0)) if signo else end.code << 8)
+        except (GuestExit, ThreadExit) as end:
+            self._end(end)
+
+    def _end(self, end: GuestExit | ThreadExit) -> None:
+        """The present thread, or its whole process, has come to its end."""
+        self.scheduler.attention = True
+        process = self.task.process
+        if isinstance(end, ThreadExit) and len(process.threads) > 1:
+            end_thread(self.task)
+        elif isinstance(end, GuestExit) and end.signo:
+            end_process(process, end.signo | (0x80 if end.signo in CORE_DUMPING else 0))
+        else:
+            end_process(process, end.code << 8)
 
     def _go_on(self) -> bool:
         """Prepare the return of a thread to its program; False: look again who can go on."""

@@ -352,7 +352,10 @@ class AddressSpace(AreaList):
             self._frames.free(((frame, 1),))
             self.flush_needed = True
         else:
-            self.table.map(address, frame, 1, rights_of(vma.prot))
+            # Its neighbours are likely to be its own again too: a fault costs more than looking.
+            start = max(vma.start, address & ~(_AROUND_MIN * PAGE_SIZE - 1))
+            end = min(vma.end, (address & ~(_AROUND_MIN * PAGE_SIZE - 1)) + _AROUND_MIN * PAGE_SIZE)
+            self.table.allow_writing(start, end, self._frames.shared)
 
     def populate(self, address: int, data: bytes) -> int:
         """Give the page at ``address`` a frame that begins with ``data``, whatever the program may do there; its
@@ -466,7 +469,16 @@ class AddressSpace(AreaList):
 
     def close(self) -> None:
         """The last thread has left: everything is unmapped, and the page tables are kept for the next address space."""
-        self.unmap(0, layout.TASK_SIZE)
+        runs: list[Run] = []
+        for vma in self._carve(0, layout.TASK_SIZE):
+            mapped = self.table.unmap(vma.start, vma.end)
+            if vma.is_shared:
+                self._forget(mapped)
+            else:
+                runs += mapped
+            if vma.ino:
+                runs += [(frame, 1) for frame in self._inodes.drop(vma.ino, vma.is_shared)]
+        self._frames.free(runs)
         self.table.retire()
 
     # ------------------------------------------------------------------------------------------ save, restore

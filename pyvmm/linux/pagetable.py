@@ -56,6 +56,14 @@ class PageTable:
         else:
             self.root = self._new_table()
 
+    def forget_accesses(self, start: int, end: int) -> None:
+        """Clear the Accessed bits of the resident pages, for :meth:`accessed`. Walkers then write to the tables, and
+        shadow paging fills in no entries ahead: for measuring only.
+        """
+        for _, index, count in self._tables(start, end):
+            for position in range(index, index + count):
+                self._words[position] &= ~PTE_A
+
     @property
     def size(self) -> int:
         """Frames that tables like these take, at most."""
@@ -195,6 +203,14 @@ class PageTable:
                         _extend(runs, (entry & PTE_FRAME) >> 12)
             self._words[index : index + count] = array("Q", entries)
         return runs
+
+    def allow_writing(self, start: int, end: int, shared: Collection[int]) -> None:
+        """Let the resident pages of ``[start, end)`` whose frame is not ``shared`` be written to."""
+        for _, index, count in self._tables(start, end):
+            for place in range(index, index + count):
+                entry = self._words[place]
+                if entry & PTE_P and (entry & PTE_FRAME) >> 12 not in shared:
+                    self._words[place] = entry | PTE_W
 
     def copy_to(self, other: "PageTable", start: int, end: int, *, writable: bool) -> list[int]:
         """Enter the pages of ``[start, end)`` into another table as well, where nothing is mapped; their frames. Unless

@@ -115,6 +115,10 @@ class Scheduler:
         self._slice_end = None
         return None
 
+    def others_run(self, task: "Task") -> bool:
+        """Whether any thread but ``task`` can run."""
+        return any(other is not task and other.state is State.RUNNABLE for other in self._ready)
+
     def next_event(self) -> int | None:
         """When the running program is to be interrupted at the latest (the guest's CLOCK_MONOTONIC, ns)."""
         event = self.timers.next_time()

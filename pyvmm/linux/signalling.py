@@ -27,6 +27,7 @@ def send_to_thread(task: "Task", info: SignalInfo) -> bool:
         return True
     _prepare(task.process, info.signo)
     sent = task.signals.send(info.signo, info)
+    task.process.signals.arrived.wake()
     _nudge(task)
     return sent
 
@@ -41,6 +42,7 @@ def send_to_process(process: "Process", info: SignalInfo) -> bool:
     if leader.signals.is_ignored(info.signo) and not leader.signals.blocked & bit:
         return True
     sent = process.signals.pending.add(info)
+    process.signals.arrived.wake()
     for task in (leader, *process.threads.values()):
         if not task.signals.blocked & bit:
             _nudge(task)

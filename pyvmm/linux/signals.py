@@ -25,6 +25,7 @@ from pyvmm.linux.abi.signal import (
     SIGWINCH,
     SS_DISABLE,
 )
+from pyvmm.linux.wait import WaitQueue
 
 _IGNORED_BY_DEFAULT = frozenset({SIGCHLD, SIGCONT, SIGURG, SIGWINCH})
 STOPPING = frozenset({SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU})
@@ -114,11 +115,13 @@ class PendingSignals:
 class SharedSignals:
     """What the threads of a process have in common (``sighand_struct`` and ``shared_pending``)."""
 
-    __slots__ = ("actions", "pending")
+    __slots__ = ("actions", "arrived", "pending")
 
     def __init__(self, actions: dict[int, Action] | None = None) -> None:
         self.actions: dict[int, Action] = actions if actions is not None else {}
         self.pending = PendingSignals()
+        #: Woken when a signal becomes pending, for the process or one of its threads (``signalfd_wqh``).
+        self.arrived = WaitQueue()
 
 
 class SignalState:
@@ -180,9 +183,9 @@ class SignalState:
     def reset_for_exec(self) -> None:
         """execve(2): handlers are gone, ignored signals stay so, there is no alternate stack."""
         kept = {signo: Action(SIG_IGN) for signo, action in self.actions.items() if action.handler == SIG_IGN}
-        pending = self.shared.pending
+        pending, arrived = self.shared.pending, self.shared.arrived
         self.shared = SharedSignals(kept)
-        self.shared.pending = pending
+        self.shared.pending, self.shared.arrived = pending, arrived
         self.stack_address, self.stack_size, self.stack_flags = 0, 0, SS_DISABLE
 
     def save(self) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pyvmm.linux.signalling import send_to_thread
 from pyvmm.linux.signals import SignalInfo
-from pyvmm.linux.wait import RESTART, Blocked, Interrupted, State, WaitQueue
+from pyvmm.linux.wait import ANYTHING, RESTART, Blocked, Interrupted, State, WaitQueue
 
 if TYPE_CHECKING:
     from pyvmm.linux.cpu import Context, Cpu
@@ -134,7 +134,7 @@ class Task:
         assert self.deadline is not None
         return self.deadline
 
-    def notify(self) -> None:
+    def notify(self, events: int = ANYTHING, /) -> None:
         """What it waits for may have happened."""
         self.kernel.scheduler.wake(self)
 

@@ -21,6 +21,10 @@ from pyvmm.linux.errors import GuestError
 RESTART, NO_RESTART = True, False
 
 
+#: What a wake-up is about when nobody says more: any of POLL*.
+ANYTHING = -1
+
+
 class State(Enum):
     """What the scheduler knows of a thread."""
 
@@ -37,8 +41,8 @@ class State(Enum):
 class Waiter(Protocol):
     """Who can wait in a queue: a thread, or something that passes the news on (epoll)."""
 
-    def notify(self) -> None:
-        """What was waited for may have happened."""
+    def notify(self, events: int = ANYTHING, /) -> None:
+        """What was waited for may have happened; ``events`` says what has (POLL*)."""
 
 
 class WaitQueue:
@@ -60,11 +64,15 @@ class WaitQueue:
         """Do not tell ``waiter`` any more; fine if it was not there."""
         self._waiters.pop(waiter, None)
 
-    def wake(self) -> None:
-        """Tell everybody that the object has changed."""
+    def wake(self, events: int = ANYTHING) -> None:
+        """Tell everybody that the object has changed.
+
+        :param events: what is new (POLL*): edge-triggered waiters are only told of news that they wait for. Threads
+            look again whatever it is.
+        """
         if self._waiters:
             for waiter in tuple(self._waiters):
-                waiter.notify()
+                waiter.notify(events)
 
 
 class Blocked(BaseException):

@@ -5,11 +5,11 @@ forked to rehearse a run, which shows what every run touches; the second has tho
 """
 
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pyvmm.host import Host
 from pyvmm.image import Image
 from pyvmm.kvm import KvmSregs
 from pyvmm.linux import boot, compact
+from pyvmm.linux.abi.mman import PROT_READ
 from pyvmm.linux.cpu import initial_xsave
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.control import install_control
@@ -30,21 +31,16 @@ from pyvmm.memory import GuestMemory
 from pyvmm.sandbox import HOME, Template
 from pyvmm.snapshot import FORMAT_VERSION, MEMORY, Snapshot, write
 from pyvmm.template.cache import TemplateCache, content_key
-from pyvmm.template.interpreter import interpreter_identity
+from pyvmm.template.interpreter import find_interpreter, interpreter_identity
 from pyvmm.template.recipe import Recipe, load_recipe
+from pyvmm.template.tools import tools_identity
 from pyvmm.template.userland import IMAGE_FORMAT, ImageInfo, build_image
 
-AGENT_PATH = "/usr/local/lib/pyvmm/agent.py"
+AGENT_FOLDER = "/usr/local/lib/pyvmm"
 #: Rises when a template built by an older personality would not go on under this one.
-PERSONALITY_VERSION = 3
-_REHEARSAL = "print(1 + 1)\n"
+PERSONALITY_VERSION = 4
 _WARM_UP_SECONDS = 120.0
 _FIRST_SLOT = 128 << 20
-
-
-def agent_source() -> bytes:
-    """The agent that is put into the image."""
-    return resources.files("pyvmm.guest").joinpath("agent.py").read_bytes()
 
 
 def template_key(recipe: Recipe, processor: str) -> str:
@@ -53,7 +49,8 @@ def template_key(recipe: Recipe, processor: str) -> str:
         {
             "recipe": recipe.encode(),
             "interpreter": interpreter_identity(),
-            "agent": agent_source(),
+            "tools": tools_identity(recipe.all_tools),
+            "agent": recipe.runtime.agent_source(),
             "snapshot": FORMAT_VERSION,
             "image": IMAGE_FORMAT,
             "personality": PERSONALITY_VERSION,
@@ -95,22 +92,41 @@ def _build_into(
     folder: Path, recipe: Recipe, host: Host, cache: TemplateCache, progress: Callable[[str], None], upgrade: bool
 ) -> None:
     began = time.monotonic()
-    info = build_image(recipe, folder, progress, cache, upgrade, extra_files={AGENT_PATH: agent_source()})
+    agent = {_agent_path(recipe): recipe.runtime.agent_source()}
+    info = build_image(recipe, folder, progress, cache, upgrade, extra_files=agent)
     with Image.open(folder, verify=False) as image:
-        progress(f"booting, importing {len(recipe.warm)} modules")
-        machine, kernel, streams = _boot(recipe, info, image, host)
+        progress(f"booting, warming up {len(recipe.warm)} modules")
+        machine, kernel, streams = _boot(recipe, image, host)
         with machine:
             warmed_in = _warm_up(machine, kernel, streams, recipe)
             facts = _facts(recipe, info, machine, warmed_in)
             vcpu = _frozen_vcpu(machine, kernel)
             progress("rehearsing a run")
-            hot = _rehearse(folder, image, machine, kernel, vcpu, facts, host)
+            hot = _rehearse(folder, image, machine, kernel, vcpu, facts, host, recipe.runtime.rehearsal)
             facts["built_in_seconds"] = round(time.monotonic() - began, 2)
             progress("writing the snapshot")
             _write(folder, machine, kernel, vcpu, facts, host, hot)
 
 
-def _boot(recipe: Recipe, info: ImageInfo, image: Image, host: Host) -> tuple[Machine, Kernel, boot.Streams]:
+def _agent_path(recipe: Recipe) -> str:
+    """The agent in the guest."""
+    return f"{AGENT_FOLDER}/{Path(recipe.runtime.agent).name}"
+
+
+def _command(recipe: Recipe) -> list[str]:
+    """What the template runs."""
+    values = {
+        "{agent}": _agent_path(recipe),
+        "{script}": f"{HOME}/{recipe.runtime.script}",
+        "{random}": str(1 + secrets.randbelow((1 << 31) - 1)),
+    }
+    command = [*recipe.runtime.command]
+    for placeholder, value in values.items():
+        command = [part.replace(placeholder, value) for part in command]
+    return [*command, *recipe.warm]
+
+
+def _boot(recipe: Recipe, image: Image, host: Host) -> tuple[Machine, Kernel, boot.Streams]:
     """A machine whose program stands before its first instruction."""
     limits = Limits(memory_bytes=recipe.memory_mb << 20)
     memory = GuestMemory(limits.memory_bytes, min(_FIRST_SLOT, limits.memory_bytes))
@@ -118,7 +134,7 @@ def _boot(recipe: Recipe, info: ImageInfo, image: Image, host: Host) -> tuple[Ma
     try:
         streams = boot.Streams(limits.output_bytes)
         facts = boot.ProcessorFacts(machine.vcpu.get_tsc_khz(), host.hwcap, machine.vcpu.xsave_size)
-        argv = [info.executable, AGENT_PATH, *recipe.warm]
+        argv = _command(recipe)
         envp = [f"{name}={value}" for name, value in recipe.env.items()]
         kernel = boot.boot(
             memory,
@@ -138,7 +154,7 @@ def _boot(recipe: Recipe, info: ImageInfo, image: Image, host: Host) -> tuple[Ma
         machine.restore_vcpu(VcpuState(kernel.cpu.general_registers(), bytes(sregs), xsave, boot.MSRS))
     except GuestError as error:
         machine.close()
-        raise TemplateError(f"{info.executable} cannot be started in the image: {error}") from error
+        raise TemplateError(f"{recipe.runtime.command[0]} cannot be started in the image: {error}") from error
     except BaseException:
         machine.close()
         raise
@@ -165,7 +181,14 @@ def _frozen_vcpu(machine: Machine, kernel: Kernel) -> VcpuState:
 
 
 def _rehearse(
-    folder: Path, image: Image, machine: Machine, kernel: Kernel, vcpu: VcpuState, facts: dict[str, Any], host: Host
+    folder: Path,
+    image: Image,
+    machine: Machine,
+    kernel: Kernel,
+    vcpu: VcpuState,
+    facts: dict[str, Any],
+    host: Host,
+    program: str,
 ) -> set[int]:
     """Fork what is frozen, run a little program, and see which pages that touched; ``kernel`` then has all of them."""
     rehearsal = folder / "rehearsal"
@@ -173,20 +196,23 @@ def _rehearse(
     try:
         _write(rehearsal, machine, kernel, vcpu, facts, host, set())
         with Snapshot.load(rehearsal, host.processor) as snapshot, Template(host, snapshot, image).fork() as fork:
-            result = fork.run(_REHEARSAL)
+            mm = fork.kernel.task.mm
+            mm.users += 1  # it is looked at when the program has ended
+            compact.forget_accesses(mm)
+            result = fork.run(program)
             if result.stdout != b"2\n" or result.status != "ok":
                 raise TemplateError(f"the rehearsal in a fork of the new template failed: {result}")
             before = (rehearsal / MEMORY).read_bytes()
-            hot = compact.touched(fork.kernel.task.mm, fork.machine.memory, memoryview(before))
+            hot = compact.touched(mm, fork.machine.memory, memoryview(before))
     finally:
         shutil.rmtree(rehearsal)
     mm = kernel.task.mm
     for address in hot:
         vma = mm.find(address)
-        # What the fork mapped beyond the template (a heap that grew) is no part of the template's address space.
-        if vma is not None and not mm.table.lookup(address):
+        # What the fork mapped beyond the template (a heap that grew), or made accessible, is not so in the template.
+        if vma is not None and vma.prot & PROT_READ and not mm.table.lookup(address):
             mm.fault(address, False)
-    return hot
+    return compact.widen(mm, hot)
 
 
 def _write(
@@ -224,8 +250,9 @@ def _facts(recipe: Recipe, info: ImageInfo, machine: Machine, warmed_in: float) 
         "name": recipe.name,
         "description": recipe.description,
         "recipe": msgspec.to_builtins(recipe),
-        "python_version": info.python_version,
-        "executable": info.executable,
+        "language": recipe.runtime.language,
+        "script": recipe.runtime.script,
+        **({"python_version": find_interpreter().version} if recipe.runtime.python else {}),
         "packages": {package.name: package.version for package in info.packages},
         "image_files": info.inodes,
         "image_bytes": info.size,

@@ -1,9 +1,11 @@
-"""The userland of a Python template: everything that goes into its image.
+"""The userland of a template: everything that goes into its image.
 
-The interpreter is the one that runs pyvmm (its base, never a virtual environment), moved to ``/usr/local``; its
-standard library without tests, GUIs and installers; the shared libraries that all of it needs; the recipe's packages;
-and the few files under ``/etc`` and empty directories that programs expect. Nothing else of the host gets in: paths
-of the host inside files are replaced, in ELF files by a path of the same length, whose surplus is slashes.
+Every image has the tools that its recipe names, under ``/usr/bin``; the programs that its runtime takes out of
+packages; the shared libraries that all of it needs; and the few files under ``/etc`` and empty directories that
+programs expect. That of a Python template has the interpreter that runs pyvmm (its base, never a virtual environment),
+moved to ``/usr/local``; its standard library without tests, GUIs and installers; and the recipe's packages. Nothing
+else of the host gets in: paths of the host inside files are replaced, in ELF files by a path of the same length, whose
+surplus is slashes.
 """
 
 import os
@@ -18,10 +20,11 @@ from pyvmm.errors import TemplateError
 from pyvmm.image import Image, ImageWriter
 from pyvmm.template.bytecode import compile_modules, pyc_path
 from pyvmm.template.cache import TemplateCache
-from pyvmm.template.interpreter import GUEST_PREFIX, Interpreter, find_interpreter
+from pyvmm.template.interpreter import GUEST_PREFIX, Interpreter, elf_interpreter, find_interpreter
 from pyvmm.template.libraries import Loader, is_elf
 from pyvmm.template.packages import Package, install_packages
 from pyvmm.template.recipe import Recipe
+from pyvmm.template.tools import find_tools
 
 IMAGE_FORMAT = 2
 """Raised when the same recipe and interpreter begin to give another image; part of a template's key."""
@@ -42,12 +45,14 @@ _PACKAGES_EXCLUDED = ("**/__pycache__",)
 # Loaded by name while a program runs, so nothing lists them as needed: pthread_cancel() and pthread_exit() open
 # libgcc_s.
 _OPENED_BY_NAME = ("libgcc_s.so.1",)
+_TOOLS = "/usr/bin"
 _LOCALES = Path("/usr/lib/locale/C.utf8")
 
 _DIRECTORIES = {
     "/dev": 0o755, "/proc": 0o555, "/sys": 0o555, "/run": 0o755, "/root": 0o700, "/home": 0o755, "/etc": 0o755,
-    "/bin": 0o755, "/usr/bin": 0o755, "/tmp": 0o1777, "/var/tmp": 0o1777,
+    "/usr/bin": 0o755, "/tmp": 0o1777, "/var/tmp": 0o1777,
 }  # fmt: skip
+_LINKS = {"/bin": "usr/bin"}
 _FILES = {
     "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n"
     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
@@ -65,9 +70,6 @@ Progress = Callable[[str], None]
 class ImageInfo(msgspec.Struct, frozen=True):
     """What an image holds: paths are the guest's, sizes in bytes, the digest is the blob's SHA-256 in hexadecimal."""
 
-    executable: str
-    python_version: str
-    site_packages: str
     packages: tuple[Package, ...]
     inodes: int
     size: int
@@ -89,25 +91,28 @@ def build_image(
     """
     cache = cache or TemplateCache()
     interpreter = find_interpreter()
-    packages = install_packages(recipe.packages, interpreter, cache, progress, upgrade)
+    tools = find_tools(recipe.all_tools)
+    packages = install_packages(recipe.all_packages, interpreter, cache, progress, upgrade)
     with ImageWriter(folder) as writer:
         builder = _Builder(writer, interpreter, cache)
         builder.skeleton()
         for path, contents in (extra_files or {}).items():
             writer.file(path, contents)
-        progress(f"collecting Python {interpreter.version} and its standard library")
-        builder.interpreter_files(with_tests=recipe.stdlib_tests)
-        progress(f"collecting {len(packages.packages)} packages")
-        builder.package_files(packages.folder, recipe.exclude)
+        progress(f"collecting {len(tools)} tools")
+        builder.tools(tools)
+        for place, name in recipe.runtime.files.items():
+            builder.program(packages.folder / name, place)
+        if recipe.runtime.python:
+            progress(f"collecting Python {interpreter.version} and its standard library")
+            builder.interpreter_files(with_tests=recipe.stdlib_tests)
+            progress(f"collecting {len(packages.packages)} packages")
+            builder.package_files(packages.folder, recipe.exclude)
         progress("collecting shared libraries")
         builder.shared_libraries(packages.folder)
         progress("writing the image")
         writer.finish()
     with Image.open(folder, verify=False) as image:
         return ImageInfo(
-            executable=interpreter.guest_executable,
-            python_version=interpreter.version,
-            site_packages=interpreter.guest_site,
             packages=packages.packages,
             inodes=len(image.inodes),
             size=image.blob_size,
@@ -123,21 +128,46 @@ class _Builder:
         self._interpreter = interpreter
         self._cache = cache
         self._elves: list[Path] = []
+        self._programs: list[Path] = []
         self._scrub = Scrubber(_host_prefixes(interpreter))
 
     def skeleton(self) -> None:
         """What every image has, whatever runs in it."""
         for path, mode in _DIRECTORIES.items():
             self._writer.directory(path, mode)
+        for path, target in _LINKS.items():
+            self._writer.symlink(path, target)
         for path, text in _FILES.items():
             self._writer.file(path, text.encode())
         self._writer.directory("/home/user", 0o755, uid=_USER_ID, gid=_USER_ID)
         self._tree(_LOCALES, str(_LOCALES), ())
 
+    def tools(self, tools: Mapping[str, Path]) -> None:
+        """Programs of this host by name. A name that is only a link here is one there: some programs do by their name
+        what they do.
+        """
+        places: dict[Path, str] = {}
+        own = {path for name, path in tools.items() if name == path.name}
+        for name, path in tools.items():
+            if path not in places:
+                taken = path not in own and (path.name in tools or f"{_TOOLS}/{path.name}" in self._writer)
+                places[path] = name if taken else path.name
+                self.program(path, f"{_TOOLS}/{places[path]}")
+            if places[path] != name:
+                self._writer.symlink(f"{_TOOLS}/{name}", places[path])
+
+    def program(self, source: Path, guest: str) -> None:
+        """A program and, in the end, the libraries without which it does not start."""
+        if not source.is_file():
+            raise TemplateError(f"there is no {source}, which was to be {guest}")
+        self._file(source, guest, 0o755)
+        if is_elf(source):
+            self._programs.append(source)
+
     def interpreter_files(self, with_tests: bool) -> None:
         """The program, its usual names, and the standard library."""
         guest = self._interpreter.guest_executable
-        self._file(self._interpreter.executable, guest, 0o755)
+        self.program(self._interpreter.executable, guest)
         for name in ("python3", "python"):
             self._writer.symlink(f"{GUEST_PREFIX}/bin/{name}", guest.rpartition("/")[2])
         excluded = _STDLIB_EXCLUDED if with_tests else _STDLIB_EXCLUDED + _STDLIB_TESTS
@@ -153,7 +183,12 @@ class _Builder:
 
     def shared_libraries(self, packages: Path) -> None:
         """The loader, and the libraries that it will look for, where it looks for them without configuration."""
-        loader = Loader(self._interpreter.executable)
+        loaders = {Loader(program).path: Loader(program) for program in self._programs if elf_interpreter(program)}
+        if not loaders:
+            return  # all are static
+        if len(loaders) > 1:
+            raise TemplateError(f"the programs need different dynamic loaders: {', '.join(sorted(loaders))}")
+        (loader,) = loaders.values()
         folder = loader.search_folder()
         self._file(Path(os.path.realpath(loader.path)), loader.path, 0o755)
         libraries = loader.resolve(self._elves)
@@ -161,10 +196,9 @@ class _Builder:
             system = Path(folder) / soname
             if system.exists():
                 libraries.found.setdefault(soname, system)
-        if missing := libraries.missing.get(self._interpreter.executable):
-            raise TemplateError(
-                f"{self._interpreter.executable} needs libraries that are not there: {', '.join(missing)}"
-            )
+        for program in self._programs:
+            if missing := libraries.missing.get(program):
+                raise TemplateError(f"{program} needs libraries that are not there: {', '.join(missing)}")
         inside = os.path.realpath(packages) + "/"
         for soname, path in sorted(libraries.found.items()):
             real = os.path.realpath(path)

@@ -46,7 +46,7 @@ def test_only_pyvmm_is_at_the_top(wheel: zipfile.ZipFile) -> None:
 
 def test_every_module_and_data_file_is_there(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
-    expected = {"pyvmm/py.typed", "pyvmm/guest/python.toml"}
+    expected = {"pyvmm/py.typed", "pyvmm/guest/python.toml", "pyvmm/guest/agent.sh"}
     for folder, place in (("pyvmm", "pyvmm"), ("api", "pyvmm/api"), ("guest", "pyvmm/guest")):
         for suffix in ("*.py", "*.so", "*.S", "*.toml"):
             expected |= {f"{place}/{path.relative_to(ROOT / folder)}" for path in (ROOT / folder).rglob(suffix)}

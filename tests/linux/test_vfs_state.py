@@ -1,5 +1,7 @@
 """What is saved of a file tree, what forks see of each other, and files that the host puts in."""
 
+import struct
+
 import msgspec
 import pytest
 
@@ -76,10 +78,29 @@ def test_saved_extended_attributes_are_each_forks_own(guest: Guest) -> None:
     assert other.call("getxattr", b"/tmp/a", b"user.a", other.buffer, 100) == 5
 
 
-def test_a_pipe_cannot_be_part_of_a_snapshot(guest: Guest) -> None:
-    guest.call("pipe2", guest.buffer, 0)
+def test_a_generated_file_cannot_be_part_of_a_snapshot(guest: Guest) -> None:
+    guest.open(b"/proc/cpuinfo")
     with pytest.raises(ValueError, match="cannot be saved"):
         guest.save()
+
+
+def test_both_ends_of_a_pipe_and_of_a_fifo_share_what_is_in_flight_after_a_snapshot(guest: Guest) -> None:
+    assert guest.call("pipe2", guest.buffer, 0) == 0
+    r, w = struct.unpack("<ii", guest.peek(guest.buffer, 8))
+    assert guest.call("mknod", b"/tmp/fifo", 0o010644, 0) == 0
+    both = guest.open(b"/tmp/fifo", O_RDWR)
+    extra = guest.call("dup", w)
+    for fd in (w, both):
+        guest.write(fd, b"before ")
+    fork = Guest(state=guest.save())
+    for writer, reader in ((w, r), (both, both)):
+        fork.write(writer, b"after")
+        assert fork.read(reader) == b"before after"
+    fork.call("close", w)
+    fork.write(extra, b"x")
+    assert fork.read(r) == b"x"
+    fork.call("close", extra)
+    assert fork.read(r) == b""
 
 
 def test_files_can_be_put_in(guest: Guest) -> None:

@@ -20,6 +20,7 @@ from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files import FdTable
 from pyvmm.linux.futex import FutexTable
 from pyvmm.linux.limits import Limits
+from pyvmm.linux.net.network import Network
 from pyvmm.linux.process import Process
 from pyvmm.linux.scheduler import Scheduler
 from pyvmm.linux.signals import SignalState
@@ -118,6 +119,7 @@ class FakeKernel:
         self.tasks: dict[int, Any] = {}
         self.processes: dict[int, Process] = {}
         self.futexes = FutexTable()
+        self.network = Network(self)  # type: ignore[arg-type]
         self.scheduler = Scheduler(clock)  # type: ignore[arg-type]
         self.wakers: list[Any] = []
         vfs.kernel = self  # type: ignore[assignment]

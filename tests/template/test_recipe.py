@@ -21,7 +21,8 @@ def test_the_builtin_python_recipe() -> None:
 def test_a_file_gives_its_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('runtime = "python"\nmemory_mb = 128\n')
-    assert load_recipe(path) == load_recipe(str(path)) == Recipe(name="mine", runtime="python", memory_mb=128)
+    python = load_recipe("python").runtime
+    assert load_recipe(path) == load_recipe(str(path)) == Recipe(name="mine", runtime=python, memory_mb=128)
 
 
 def test_equal_recipes_encode_equally() -> None:
@@ -34,7 +35,7 @@ def test_equal_recipes_encode_equally() -> None:
     ("source", "words"),
     [
         ("", "missing required field `runtime`"),
-        ("runtime = 'cobol'", r"Invalid enum value 'cobol' - at `\$.runtime`"),
+        ("runtime = 'cobol'", "runtime: no language named 'cobol': there are bash, .*python"),
         ("runtime = ", "not TOML"),
         ("runtime = 'python'\nmemory = 1", "unknown field `memory`"),
         ("runtime = 'python'\nname = 'x'", "the file's name is the recipe's name"),

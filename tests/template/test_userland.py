@@ -20,6 +20,8 @@ from pyvmm.template.packages import Package
 from pyvmm.template.recipe import Recipe, load_recipe
 from pyvmm.template.userland import ImageInfo, Scrubber, build_image, files_below
 
+PYTHON = load_recipe("python").runtime
+TOOLS = ("sh", "ls", "awk")
 SITE = find_interpreter().guest_site
 STDLIB = find_interpreter().guest_stdlib
 TAG = find_interpreter().cache_tag
@@ -55,7 +57,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> TemplateCache:
 def little(wheels: Path, cache: TemplateCache, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageInfo]:
     """The image of a recipe with that package, and what is said of it."""
     folder = tmp_path_factory.mktemp("little")
-    recipe = Recipe(name="little", runtime="python", packages=("little-pkg",), exclude=("**/tests",))
+    recipe = Recipe(name="little", runtime=PYTHON, packages=("little-pkg",), exclude=("**/tests",), tools=TOOLS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_NO_INDEX", "1")
         patch.setenv("PIP_FIND_LINKS", str(wheels))
@@ -110,12 +112,10 @@ def test_what_an_image_is_said_to_hold(little: tuple[Path, ImageInfo]) -> None:
     folder, info = little
     with Image.open(folder) as image:
         assert info.packages == (Package("little-pkg", "1.5"),)
-        assert info.executable == f"/usr/local/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
-        assert info.python_version == ".".join(map(str, sys.version_info[:3]))
         assert (info.inodes, info.size, info.digest) == (len(image.inodes), image.blob_size, image.digest.hex())
         program = image.lookup("/usr/local/bin/python")
         assert program is not None
-        assert program is image.lookup(info.executable)
+        assert program is image.lookup(f"/usr/local/bin/python{sys.version_info[0]}.{sys.version_info[1]}")
         assert stat.S_IMODE(program.mode) == 0o755
         agent = image.lookup("/opt/agent")
         assert agent is not None
@@ -170,7 +170,7 @@ def test_byte_code_names_the_files_of_the_guest(little: tuple[Path, ImageInfo]) 
 
 def test_the_image_runs_moved_elsewhere(little: tuple[Path, ImageInfo], tmp_path: Path) -> None:
     """Run on this host by its own loader and libraries: what a guest will do, but for the system calls."""
-    folder, info = little
+    folder, _ = little
     extract(folder, tmp_path)
     loader = Loader(find_interpreter().executable)
     code = (
@@ -179,12 +179,17 @@ def test_the_image_runs_moved_elsewhere(little: tuple[Path, ImageInfo], tmp_path
         "print(sys.prefix, *sorted(path for path in sys.path if path), sep='\\n')"
     )
     libraries = f"{tmp_path}{loader.search_folder()}:{tmp_path}/usr/local/lib"
-    command = [f"{tmp_path}{loader.path}", "--library-path", libraries, f"{tmp_path}{info.executable}"]
+    command = [
+        f"{tmp_path}{loader.path}",
+        "--library-path",
+        libraries,
+        f"{tmp_path}{find_interpreter().guest_executable}",
+    ]
     environment = {"PYTHONHOME": f"{tmp_path}/usr/local", "LC_ALL": "C.UTF-8"}
     ran = subprocess.run([*command, "-s", "-c", code, sys.version], env=environment, capture_output=True, text=True)
     assert ran.stderr == ""
     first, prefix, *paths = ran.stdout.splitlines()
-    assert first == f"True {info.python_version} {tmp_path}{SITE}/little_pkg/__init__.py"
+    assert first == f"True {'.'.join(map(str, sys.version_info[:3]))} {tmp_path}{SITE}/little_pkg/__init__.py"
     assert prefix == f"{tmp_path}/usr/local"
     assert all(path.startswith(f"{tmp_path}/usr/local/") for path in paths)
 
@@ -194,7 +199,7 @@ def test_equal_input_gives_equal_images(
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
-    recipe = Recipe(name="again", runtime="python", packages=("little-pkg",), exclude=("**/tests",))
+    recipe = Recipe(name="again", runtime=PYTHON, packages=("little-pkg",), exclude=("**/tests",), tools=TOOLS)
     again = build_image(
         recipe,
         tmp_path / "image",
@@ -208,7 +213,7 @@ def test_equal_input_gives_equal_images(
 
 def test_a_package_that_does_not_exist(cache: TemplateCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    recipe = Recipe(name="none", runtime="python", packages=("no-such-package",))
+    recipe = Recipe(name="none", runtime=PYTHON, packages=("no-such-package",))
     with pytest.raises(TemplateError, match=r"pip could not install the packages: .*no-such-package"):
         build_image(recipe, tmp_path / "image", lambda text: None, cache)
     assert not (tmp_path / "image").exists()

@@ -27,6 +27,7 @@ from pyvmm.linux.errors import GuestError
 from pyvmm.linux.wait import WaitQueue
 
 if TYPE_CHECKING:
+    from pyvmm.linux.files.epoll import Entry
     from pyvmm.linux.task import Task
     from pyvmm.linux.vfs.inode import Inode
 
@@ -38,7 +39,7 @@ _ONLY_WHILE_OPENING = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC
 class OpenFile:
     """The base of all kinds of open files."""
 
-    __slots__ = ("flags", "inode", "owner", "position", "readable", "references", "writable")
+    __slots__ = ("flags", "inode", "owner", "position", "readable", "references", "watchers", "writable")
 
     #: What a saved state calls it; kinds without a name cannot be saved.
     kind: ClassVar[str] = ""
@@ -59,6 +60,8 @@ class OpenFile:
         self.references = 0
         #: F_SETOWN.
         self.owner = 0
+        #: Entries of epoll sets that watch it; they go with it.
+        self.watchers: dict[Entry, None] | None = None
         inode.hold()
 
     def __repr__(self) -> str:
@@ -80,6 +83,11 @@ class OpenFile:
         """One descriptor less; the last one closes the file."""
         self.references -= 1
         if self.references <= 0:
+            if self.watchers:
+                for entry in tuple(self.watchers):
+                    entry.forget()
+            if self.inode.locks is not None:
+                self.inode.locks.release(self)
             self.closed()
             self.inode.drop()
 
@@ -133,7 +141,7 @@ class OpenFile:
         return ALWAYS_READY
 
     def queues(self) -> tuple[WaitQueue, ...]:
-        """What is woken when :meth:`poll` may give something else. Without ``poll``: nothing ever is."""
+        """What is woken when :meth:`poll` may give something else. Without ``poll``: none."""
         return ()
 
     def ioctl(self, task: "Task", request: int, argument: int) -> int:
@@ -165,3 +173,8 @@ class OpenFile:
         shared = flags & MAP_TYPE != MAP_PRIVATE
         if not self.readable or (shared and prot & PROT_WRITE and not self.writable):
             raise GuestError(EACCES)
+
+
+def can_poll(file: OpenFile) -> bool:
+    """``file_can_poll()``: whether its kind has a ``poll`` of its own."""
+    return type(file).poll is not OpenFile.poll

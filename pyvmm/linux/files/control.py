@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pyvmm.linux.task import Task
     from pyvmm.linux.vfs import Vfs
 
+#: Nanoseconds until it is looked again whether other threads still run.
+_REST = 1_000_000
 #: The number that the agent knows it by.
 CONTROL_FD = 3
 
@@ -29,9 +31,14 @@ class ControlFile(OpenFile):
     kind = "control"
 
     def read(self, task: "Task", count: int) -> bytes:
-        """The next part of the program; in a template, which has none, the guest freezes before this very call."""
-        program = task.kernel.program
+        """The next part of the program; in a template, which has none, the guest freezes before this very call, once
+        all other threads have come to rest.
+        """
+        kernel = task.kernel
+        program = kernel.program
         if program is None:
+            if kernel.scheduler.others_run(task):
+                task.wait(until=kernel.clock.monotonic_ns() + _REST)
             raise Freeze
         data = program[self.position : self.position + count]
         self.position += len(data)

@@ -41,7 +41,7 @@ class EventFile(OpenFile):
             task.wait(self.changed)
         value = 1 if self.semaphore else self.counter
         self.counter -= value
-        self.changed.wake()
+        self.changed.wake(POLLOUT)
         return _U64.pack(value)
 
     def write(self, task: "Task", data: bytes) -> int:
@@ -56,7 +56,7 @@ class EventFile(OpenFile):
                 raise GuestError(EAGAIN)
             task.wait(self.changed)
         self.counter += value
-        self.changed.wake()
+        self.changed.wake(POLLIN)
         return 8
 
     def save(self) -> dict[str, Any]:

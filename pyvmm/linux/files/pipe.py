@@ -1,7 +1,8 @@
 """Pipes: pipe(2), and FIFOs, which are pipes with a name (fifo(7))."""
 
+from collections import deque
 from errno import EAGAIN, EBUSY, EINVAL, ENOTTY, ENXIO, EPERM, EPIPE, ESPIPE
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from pyvmm.linux.abi.fcntl import O_ACCMODE, O_NONBLOCK, O_RDONLY, O_RDWR
 from pyvmm.linux.abi.ioctls import FIONREAD
@@ -20,15 +21,33 @@ if TYPE_CHECKING:
 PIPE_BUF = 4096
 _DEFAULT_CAPACITY = 65536
 _MAX_CAPACITY = 1 << 20
+#: What is new for readers and writers.
+_IN, _OUT = POLLIN | POLLRDNORM, POLLOUT | POLLWRNORM
 
 
 class Pipe:
-    """The bytes in flight and who is at either end."""
+    """The bytes in flight and who is at either end.
 
-    __slots__ = ("_buffer", "_quota", "capacity", "changed", "ever_read", "ever_written", "readers", "writers")
+    As Linux's it has room for so many pages, not for so many bytes: what is written begins a page of its own unless it
+    fits into the last one, and a page is free when all of it has been read.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_pages",
+        "_quota",
+        "capacity",
+        "changed",
+        "ever_read",
+        "ever_written",
+        "readers",
+        "writers",
+    )
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        #: Of each page in use: where its bytes end, and how many are left.
+        self._pages: deque[list[int]] = deque()
         self._quota: Quota | None = None
         self.capacity = _DEFAULT_CAPACITY
         self.readers = self.writers = 0
@@ -44,52 +63,112 @@ class Pipe:
         """Up to ``count`` bytes, which stay."""
         return bytes(memoryview(self._buffer)[:count])
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing can begin a new page (``pipe_full()``)."""
+        return len(self._pages) >= self.capacity // PIPE_BUF
+
+    @property
+    def room(self) -> int:
+        """Bytes that new pages can take."""
+        return (self.capacity // PIPE_BUF - len(self._pages)) * PIPE_BUF
+
     def take(self, count: int) -> bytes:
         """Remove and give up to ``count`` bytes."""
         data = self.peek(count)
         del self._buffer[:count]
-        self.changed.wake()
+        was_full, left = self.is_full, len(data)
+        while left:
+            page = self._pages[0]
+            taken = min(left, page[1])
+            page[1] -= taken
+            left -= taken
+            if not page[1]:
+                self._pages.popleft()
         if self._quota is not None:
             self._quota.take(-len(data))
+        self.changed.wake(_OUT if was_full and not self.is_full else 0)
         return data
 
     def put_back(self, data: bytes) -> None:
         """Put ``data``, which was just taken, in front of everything else."""
+        if not data:
+            return
         if self._quota is not None:
             self._quota.take(len(data))
         self._buffer[:0] = data
-        self.changed.wake()
+        left = len(data)
+        while left:
+            page = min(left, PIPE_BUF)
+            self._pages.appendleft([PIPE_BUF, page])
+            left -= page
+        self.changed.wake(_IN)
 
     def put(self, data: bytes | memoryview, quota: "Quota") -> int:
         """Append what there is room for; how much that was. What is in flight counts as a file's contents do."""
         self._quota = quota
-        count = min(len(data), self.capacity - len(self._buffer), quota.bytes_free)
-        quota.take(count)
-        self._buffer += data[:count]
-        if count:
-            self.changed.wake()
-        return count
+        wanted = min(len(data), quota.bytes_free)
+        if wanted < len(data) <= PIPE_BUF:
+            return 0
+        done, odd, pages = 0, wanted % PIPE_BUF, self._pages
+        if odd and pages and pages[-1][0] + odd <= PIPE_BUF:
+            pages[-1][0] += odd
+            pages[-1][1] += odd
+            done = odd
+        while done < wanted and not self.is_full:
+            page = min(wanted - done, PIPE_BUF)
+            pages.append([page, page])
+            done += page
+        quota.take(done)
+        self._buffer += data[:done]
+        if done:
+            self.changed.wake(_IN)
+        return done
 
     def resize(self, wanted: int) -> int:
         """F_SETPIPE_SZ: the capacity afterwards, a power of two."""
         if wanted > 1 << 31:
             raise GuestError(EINVAL)
-        capacity = 4096
+        capacity = PIPE_BUF
         while capacity < wanted:
             capacity <<= 1
         if capacity > _MAX_CAPACITY:
             raise GuestError(EPERM)
-        if capacity < len(self._buffer):
+        if capacity // PIPE_BUF < len(self._pages):
             raise GuestError(EBUSY)
         self.capacity = capacity
-        self.changed.wake()
+        self.changed.wake(_OUT)
         return capacity
+
+    def save(self) -> dict[str, Any]:
+        """Plain data."""
+        pages = [tuple(page) for page in self._pages]
+        return {
+            "data": bytes(self._buffer),
+            "pages": pages,
+            "capacity": self.capacity,
+            "readers": self.readers,
+            "writers": self.writers,
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any], quota: "Quota") -> Self:
+        """As :meth:`save` told. Its ends are counted already, and what is opened for them gives its own back."""
+        pipe = cls()
+        pipe._buffer += state["data"]
+        pipe._pages.extend(list(page) for page in state["pages"])
+        pipe._quota = quota
+        pipe.capacity = state["capacity"]
+        pipe.readers, pipe.writers = state["readers"], state["writers"]
+        return pipe
 
 
 class PipeFile(OpenFile):
     """An end of a pipe, or both (a FIFO opened O_RDWR)."""
 
     __slots__ = ("pipe",)
+
+    kind = "pipe"
 
     def __init__(self, inode: "Inode", flags: int, pipe: Pipe) -> None:
         super().__init__(inode, flags)
@@ -100,15 +179,20 @@ class PipeFile(OpenFile):
         if self.writable:
             pipe.writers += 1
             pipe.ever_written += 1
-        pipe.changed.wake()
 
     def closed(self) -> None:
         """See :meth:`OpenFile.closed`."""
-        self.pipe.readers -= self.readable
-        self.pipe.writers -= self.writable
-        if not self.pipe.readers and not self.pipe.writers:
-            self.pipe.take(len(self.pipe))
-        self.pipe.changed.wake()
+        pipe = self.pipe
+        pipe.readers -= self.readable
+        pipe.writers -= self.writable
+        if not pipe.readers and not pipe.writers:
+            pipe.take(len(pipe))
+        elif not pipe.readers or not pipe.writers:
+            pipe.changed.wake()
+
+    def save(self) -> dict[str, Any]:
+        """See :meth:`OpenFile.save`."""
+        return super().save() | {"ino": self.inode.ino, "path": self.inode.path(), "pipe": self.pipe.save()}
 
     def read(self, task: "Task", count: int) -> bytes:
         """See :meth:`OpenFile.read`."""
@@ -133,13 +217,11 @@ class PipeFile(OpenFile):
         if not pipe.readers:
             task.send_signal(SIGPIPE)
             raise GuestError(EPIPE)
-        done = 0
-        room = pipe.capacity - len(pipe)
-        if room and (len(data) > PIPE_BUF or room >= len(data)):
-            done = pipe.put(data, task.kernel.vfs.store.quota)
+        done = pipe.put(data, task.kernel.vfs.store.quota)
         if done == len(data) or (done and (self.flags & O_NONBLOCK or task.signals.deliverable)):
             return done
         if self.flags & O_NONBLOCK:
+            pipe.changed.wake(_IN)  # As Linux does, to no purpose but for edge-triggered waiters.
             raise GuestError(EAGAIN)
         task.wait(pipe.changed, progress=done)
 
@@ -152,12 +234,12 @@ class PipeFile(OpenFile):
         pipe, mask = self.pipe, 0
         if self.readable:
             if len(pipe):
-                mask |= POLLIN | POLLRDNORM
+                mask |= _IN
             if not pipe.writers:
                 mask |= POLLHUP
         if self.writable:
-            if len(pipe) < pipe.capacity:
-                mask |= POLLOUT | POLLWRNORM
+            if not pipe.is_full:
+                mask |= _OUT
             if not pipe.readers:
                 mask |= POLLERR
         return mask
@@ -181,6 +263,7 @@ def open_fifo(task: "Task", inode: "Inode", pipe: Pipe, flags: int) -> PipeFile:
         raise GuestError(ENXIO)
     if task.scratch is None:
         file = PipeFile(inode, flags, pipe)
+        pipe.changed.wake()
         if mode == O_RDWR or flags & O_NONBLOCK:
             return file
         task.scratch = (file, pipe.ever_written if file.readable else pipe.ever_read)

@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 from pyvmm.linux.files.base import OpenFile
 from pyvmm.linux.files.control import restore_control
 from pyvmm.linux.files.directory import DirectoryFile
+from pyvmm.linux.files.epoll import EpollFile
+from pyvmm.linux.files.eventfd import EventFile
 from pyvmm.linux.files.path import PathFile
+from pyvmm.linux.files.pipe import Pipe, PipeFile
 from pyvmm.linux.files.regular import RegularFile
+from pyvmm.linux.files.signalfd import SignalFile
 from pyvmm.linux.files.stdio import StandardError, StandardInput, StandardOutput
+from pyvmm.linux.files.timerfd import TimerFile
 
 if TYPE_CHECKING:
     from pyvmm.linux.vfs import Vfs
@@ -66,6 +71,40 @@ def _stdin(vfs: "Vfs", state: State) -> OpenFile:
     return StandardInput(inode, state["flags"])
 
 
+def _pipe(vfs: "Vfs", state: State) -> OpenFile:
+    """An end of a pipe, or of a FIFO: whichever end is opened first makes the pipe again."""
+    from pyvmm.linux.vfs.anonymous import PipeInode
+    from pyvmm.linux.vfs.nodes import SpecialInode
+
+    inode = vfs.restored_pipe(state["ino"]) if state["path"].startswith(b"pipe:[") else _stored(vfs, state)
+    assert isinstance(inode, PipeInode | SpecialInode)
+    if inode.pipe is None:
+        inode.pipe = Pipe.restore(state["pipe"], vfs.store.quota)
+    pipe = inode.pipe
+    file = PipeFile(inode, state["flags"], pipe)
+    pipe.readers -= file.readable
+    pipe.writers -= file.writable
+    return file
+
+
+def _anonymous(vfs: "Vfs", name: bytes) -> "Inode":
+    from pyvmm.linux.vfs.anonymous import EventInode
+
+    return EventInode(vfs.next_anonymous(), name, vfs.clock.realtime_ns())
+
+
+def _eventfd(vfs: "Vfs", state: State) -> OpenFile:
+    file = EventFile(_anonymous(vfs, b"[eventfd]"), state["flags"], state["counter"])
+    file.semaphore = state["semaphore"]
+    return file
+
+
+def _timerfd(vfs: "Vfs", state: State) -> OpenFile:
+    file = TimerFile(_anonymous(vfs, b"[timerfd]"), state["flags"], vfs.kernel, state["is_real"])
+    file.restore(state)
+    return file
+
+
 #: What a saved state calls a file -> what makes it again.
 _KINDS: dict[str, Callable[["Vfs", State], OpenFile]] = {
     "stdin": _stdin,
@@ -76,4 +115,11 @@ _KINDS: dict[str, Callable[["Vfs", State], OpenFile]] = {
     "path": _path,
     "device": _device,
     "control": restore_control,
+    "pipe": _pipe,
+    "eventfd": _eventfd,
+    "timerfd": _timerfd,
+    "signalfd": lambda vfs, state: SignalFile(
+        _anonymous(vfs, b"[signalfd]"), state["flags"], vfs.kernel, state["mask"]
+    ),
+    "epoll": lambda vfs, state: EpollFile(_anonymous(vfs, b"[eventpoll]"), vfs.store.quota),
 }

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pyvmm.linux.abi.fcntl import O_RDONLY, O_WRONLY
 from pyvmm.linux.errors import GuestError
-from pyvmm.linux.files.base import OpenFile
+from pyvmm.linux.files.base import OpenFile, can_poll
+from pyvmm.linux.files.epoll import EpollFile
 from pyvmm.linux.files.restore import restore_file
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class FdTable:
     :param limit: RLIMIT_NOFILE (soft): numbers from here on are not given out (EMFILE).
     """
 
-    __slots__ = ("_asleep", "_cloexec", "_files", "_free", "_wake_file", "limit", "users")
+    __slots__ = ("_asleep", "_cloexec", "_files", "_free", "_wake_places", "limit", "users")
 
     def __init__(self, limit: int = 1024) -> None:
         self.limit: int = limit
@@ -28,7 +29,7 @@ class FdTable:
         self._files: dict[int, OpenFile] = {}
         #: Descriptors that came with a snapshot and that nobody has asked for yet -> which of its files each is.
         self._asleep: dict[int, int] = {}
-        self._wake_file: Callable[[int], OpenFile] = _none_asleep
+        self._wake_places: Callable[[int], dict[int, OpenFile]] = _none_asleep
         self._cloexec: set[int] = set()
         #: No number below this one is free.
         self._free = 0
@@ -101,7 +102,7 @@ class FdTable:
         self._all()[fd] = file
         self.set_cloexec(fd, cloexec)
         if old is not None:
-            old.release()
+            self._let_go(old)
 
     def close(self, fd: int) -> None:
         """close(2)."""
@@ -112,6 +113,12 @@ class FdTable:
         self._cloexec.discard(fd)
         if fd < self._free:
             self._free = fd
+        self._let_go(file)
+
+    def _let_go(self, file: OpenFile) -> None:
+        """A descriptor of ``file`` is closed: POSIX locks of this process on it go, though others may be open."""
+        if file.inode.locks is not None:
+            file.inode.locks.release(self)
         file.release()
 
     def close_range(self, first: int, last: int) -> None:
@@ -164,19 +171,28 @@ class FdTable:
     def save(self) -> dict[str, Any]:
         """Plain data.
 
-        :raises ValueError: a file is open that cannot be part of a snapshot (a pipe, a file of ``/proc``).
+        :raises ValueError: a file is open that cannot be part of a snapshot (a file of ``/proc``), or that is locked.
         """
-        places: dict[int, int] = {}
+        places: dict[OpenFile, int] = {}
         files: list[dict[str, Any]] = []
         for file in self._all().values():
-            if id(file) not in places:
-                places[id(file)] = len(files)
+            if file not in places:
+                if file.inode.locks is not None and (file.inode.locks.ranges or file.inode.locks.wholes):
+                    raise ValueError(f"a lock is held on an open file: {file!r}")
+                places[file] = len(files)
                 files.append(file.save())
+        epolls = [file for file in places if isinstance(file, EpollFile)]
+        for epoll in epolls:
+            if not all(file in places for file in epoll.watched()):
+                raise ValueError(f"{epoll!r} watches a file that this process has not open")
+            files[places[epoll]] |= epoll.save_entries(places.__getitem__)
         return {
             "limit": self.limit,
             "files": files,
-            "numbers": {fd: places[id(file)] for fd, file in self._all().items()},
+            "numbers": {fd: places[file] for fd, file in self._all().items()},
             "cloexec": sorted(self._cloexec),
+            # An epoll set must not miss any news: what it might be told of wakes together with it.
+            "together": [place for file, place in places.items() if epolls and can_poll(file)],
         }
 
     @classmethod
@@ -188,25 +204,30 @@ class FdTable:
         table = cls(state["limit"])
         table._asleep = dict(state["numbers"])
         table._cloexec.update(state["cloexec"])
-        awake: dict[int, OpenFile] = {}
+        files, together = state["files"], state["together"]
 
-        def wake(place: int) -> OpenFile:
-            file = awake.get(place)
-            if file is None:
-                file = awake[place] = restore_file(vfs, state["files"][place])
-            return file
+        def wake(place: int) -> dict[int, OpenFile]:
+            awake = {each: restore_file(vfs, files[each]) for each in (together if place in together else (place,))}
+            for each, file in awake.items():
+                if isinstance(file, EpollFile):
+                    file.restore_entries(files[each], awake.__getitem__)
+            return awake
 
-        table._wake_file = wake
+        table._wake_places = wake
         return table
 
     def _wake(self, fd: int) -> OpenFile | None:
-        """The file of a descriptor that is asleep."""
-        place = self._asleep.pop(fd, None)
+        """The file of a descriptor that is asleep. All descriptors of the file wake with it, and other files may."""
+        place = self._asleep.get(fd)
         if place is None:
             return None
-        file = self._files[fd] = self._wake_file(place)
-        file.references += 1
-        return file
+        awake = self._wake_places(place)
+        for number, its_place in tuple(self._asleep.items()):
+            file = awake.get(its_place)
+            if file is not None:
+                self._files[number] = file.acquire()
+                del self._asleep[number]
+        return self._files[fd]
 
     def _all(self) -> dict[int, OpenFile]:
         """All files, awake."""
@@ -215,5 +236,5 @@ class FdTable:
         return self._files
 
 
-def _none_asleep(place: int) -> OpenFile:
+def _none_asleep(place: int) -> dict[int, OpenFile]:
     raise ValueError(f"no file {place} came with a snapshot")

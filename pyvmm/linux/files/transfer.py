@@ -55,7 +55,7 @@ def read_into(task: "Task", file: "OpenFile", vector: Vector, offset: int | None
             task.kernel.check()
             count = min(wanted - done, STEP)
             data = file.read(task, count) if offset is None else file.pread(task, offset + done, count)
-            delivered = _scatter(task, data, vector, done)
+            delivered = scatter(task, data, vector, done)
             if delivered < len(data):
                 if offset is None:
                     file.unread(data[delivered:])
@@ -71,7 +71,7 @@ def read_into(task: "Task", file: "OpenFile", vector: Vector, offset: int | None
         return done
 
 
-def _scatter(task: "Task", data: bytes, vector: Vector, skip: int) -> int:
+def scatter(task: "Task", data: bytes, vector: Vector, skip: int) -> int:
     """Put ``data`` into the pieces of ``vector`` after the first ``skip`` bytes; how much of it could be."""
     done = 0
     for address, length in vector:
@@ -110,7 +110,7 @@ def write_from(task: "Task", file: "OpenFile", vector: Vector, offset: int | Non
         while True:
             task.kernel.check()
             count = min(wanted - done, STEP)
-            data = _gather(task, vector, done, count)
+            data = gather(task, vector, done, count)
             if count and not data:
                 raise GuestError(EFAULT)
             written = file.write(task, data) if offset is None else file.pwrite(task, offset + done, data)
@@ -126,7 +126,7 @@ def write_from(task: "Task", file: "OpenFile", vector: Vector, offset: int | Non
         raise
 
 
-def _gather(task: "Task", vector: Vector, skip: int, count: int) -> bytes:
+def gather(task: "Task", vector: Vector, skip: int, count: int) -> bytes:
     """Up to ``count`` bytes out of the pieces of ``vector`` after the first ``skip`` bytes, ending before what cannot
     be read.
     """

@@ -22,7 +22,7 @@ from pyvmm.linux.abi.fcntl import (
 from pyvmm.linux.abi.stat import S_IFREG
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.eventfd import EventFile
-from pyvmm.linux.files.pipe import PipeFile
+from pyvmm.linux.files.pipe import Pipe, PipeFile
 from pyvmm.linux.files.regular import RegularFile
 from pyvmm.linux.table import Flags, Pointer, UInt, syscall
 from pyvmm.linux.vfs.anonymous import EventInode, PipeInode
@@ -50,11 +50,12 @@ def pipe2(task: "Task", fds: Pointer, flags: Flags) -> int:
         raise GuestError(EINVAL)
     vfs, files = task.kernel.vfs, task.files
     inode = PipeInode(vfs.next_anonymous(), task.creds.fsuid, task.creds.fsgid, task.kernel.clock.realtime_ns())
+    made = inode.pipe = Pipe()
     cloexec = bool(flags & O_CLOEXEC)
     kept = flags & O_NONBLOCK
-    reader = files.install(PipeFile(inode, O_RDONLY | kept, inode.pipe), cloexec)
+    reader = files.install(PipeFile(inode, O_RDONLY | kept, made), cloexec)
     try:
-        writer = files.install(PipeFile(inode, O_WRONLY | kept, inode.pipe), cloexec)
+        writer = files.install(PipeFile(inode, O_WRONLY | kept, made), cloexec)
     except GuestError:
         files.close(reader)
         raise

@@ -12,6 +12,7 @@ from pyvmm.linux.layout import TASK_SIZE
 from pyvmm.linux.limits import RLIMIT_NPROC
 from pyvmm.linux.process import Process
 from pyvmm.linux.signals import SharedSignals, SignalState
+from pyvmm.linux.syscalls.pidfd import pid_file
 from pyvmm.linux.table import LongFlags, Pointer, Size, ULong, syscall
 from pyvmm.linux.task import Task
 from pyvmm.linux.usermem import UserMemory
@@ -38,6 +39,7 @@ class _Request(NamedTuple):
     parent_tid: int = 0
     child_tid: int = 0
     tls: int = 0
+    pidfd: int = 0
 
 
 @syscall
@@ -56,17 +58,20 @@ def vfork(task: Task) -> int:
 def clone(task: Task, flags: LongFlags, stack: Pointer, parent_tid: Pointer, child_tid: Pointer, tls: ULong) -> int:
     """clone(2).
 
-    Namespaces are refused with EPERM, CLONE_PIDFD with EINVAL.
+    Namespaces are refused with EPERM.
     """
     flags &= 0xFFFF_FFFF
-    return _clone(task, _Request(flags & ~sched.CSIGNAL, flags & sched.CSIGNAL, stack, parent_tid, child_tid, tls))
+    if flags & sched.CLONE_PIDFD and flags & (sched.CLONE_PARENT_SETTID | sched.CLONE_DETACHED):
+        raise GuestError(EINVAL)
+    signo = flags & sched.CSIGNAL
+    return _clone(task, _Request(flags & ~sched.CSIGNAL, signo, stack, parent_tid, child_tid, tls, parent_tid))
 
 
 @syscall
 def clone3(task: Task, arguments: Pointer, size: Size) -> int:
     """clone3(2).
 
-    Namespaces and set_tid are refused with EPERM, CLONE_PIDFD and CLONE_INTO_CGROUP with EINVAL.
+    Namespaces and set_tid are refused with EPERM, CLONE_INTO_CGROUP with EINVAL.
     """
     if size < _CLONE_ARGS_SIZE_VER0:
         raise GuestError(EINVAL)
@@ -75,7 +80,7 @@ def clone3(task: Task, arguments: Pointer, size: Size) -> int:
     data = task.mem.read(arguments, size)
     if any(data[_CLONE_ARGS.size :]):
         raise GuestError(E2BIG)
-    (flags, _, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, _) = (
+    (flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, _) = (
         _CLONE_ARGS.unpack(data[: _CLONE_ARGS.size].ljust(_CLONE_ARGS.size, b"\0"))
     )
     if flags & (sched.CSIGNAL | sched.CLONE_DETACHED) or flags >> 34 or exit_signal > NSIG:
@@ -86,7 +91,7 @@ def clone3(task: Task, arguments: Pointer, size: Size) -> int:
         raise GuestError(EINVAL)
     if flags & (sched.CLONE_THREAD | sched.CLONE_PARENT) and exit_signal:
         raise GuestError(EINVAL)
-    return _clone(task, _Request(flags, exit_signal, stack + stack_size, parent_tid, child_tid, tls))
+    return _clone(task, _Request(flags, exit_signal, stack + stack_size, parent_tid, child_tid, tls, pidfd))
 
 
 def _clone(task: Task, request: _Request) -> int:
@@ -98,8 +103,12 @@ def _clone(task: Task, request: _Request) -> int:
     limit = min(task.rlimits[RLIMIT_NPROC][0], kernel.limits.tasks)
     if len(kernel.tasks.keys() | kernel.processes.keys()) >= limit:
         raise GuestError(EAGAIN)
+    if flags & sched.CLONE_PIDFD:
+        task.mem.write_u32(request.pidfd, task.files.lowest_free())
     mm, mem = _memory_for(task, kernel, flags)
     child = _make(task, kernel, request, mm, mem)
+    if flags & sched.CLONE_PIDFD:
+        task.files.install(pid_file(task, child.process, 0), cloexec=True)
     kernel.scheduler.make_ready(child)
     if flags & sched.CLONE_VFORK:
         child.vfork_done = WaitQueue()
@@ -117,7 +126,7 @@ def _check(flags: int) -> None:
         raise GuestError(EINVAL)
     if flags & sched.CLONE_CLEAR_SIGHAND and flags & sched.CLONE_SIGHAND:
         raise GuestError(EINVAL)
-    if flags & (sched.CLONE_PIDFD | sched.CLONE_INTO_CGROUP):
+    if flags & sched.CLONE_INTO_CGROUP or (flags & sched.CLONE_PIDFD and flags & sched.CLONE_THREAD):
         raise GuestError(EINVAL)
     if flags & sched.CLONE_PTRACE:
         raise GuestError(ENOSYS)

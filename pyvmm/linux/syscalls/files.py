@@ -10,6 +10,7 @@ from pyvmm.linux.abi.ioctls import FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, FIOQSIZ
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.base import OpenFile
 from pyvmm.linux.files.pipe import PipeFile
+from pyvmm.linux.syscalls.locks import fcntl_lock
 from pyvmm.linux.table import Fd, Flags, Mode, Path, Pointer, Size, UInt, ULong, syscall
 from pyvmm.linux.vfs.namei import read_path
 from pyvmm.linux.vfs.nodes import RegularInode
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 _OPEN_HOW = struct.Struct("<QQQ")
 _OPEN_HOW_MAX = 4096
 _RESOLVE_KNOWN = 0x3F
-#: ``struct flock``: type, whence, start, length, pid.
-_FLOCK = struct.Struct("<hh4xqqi4x")
 #: fcntl commands that an O_PATH file takes.
 _PATH_COMMANDS = (abi.F_DUPFD, abi.F_DUPFD_CLOEXEC, abi.F_GETFD, abi.F_SETFD, abi.F_GETFL, abi.F_DUPFD_QUERY)
 
@@ -133,8 +132,7 @@ def _dup_to(task: "Task", file: OpenFile, new: int, cloexec: bool) -> int:
 def fcntl(task: "Task", fd: Fd, command: UInt, argument: ULong) -> int:
     """fcntl(2): flags, duplicates, locks and seals.
 
-    Locks of one process never conflict with each other, so they always succeed; OFD locks do too. Leases and directory
-    notifications are refused, and O_ASYNC sends no signals.
+    Leases and directory notifications are refused, and O_ASYNC sends no signals.
     """
     files = task.files
     file = files.get_raw(fd)
@@ -159,7 +157,7 @@ def fcntl(task: "Task", fd: Fd, command: UInt, argument: ULong) -> int:
 
 def _fcntl_rare(task: "Task", file: OpenFile, command: int, argument: int) -> int:
     if command in (abi.F_GETLK, abi.F_SETLK, abi.F_SETLKW, abi.F_OFD_GETLK, abi.F_OFD_SETLK, abi.F_OFD_SETLKW):
-        return _lock(task, file, command, argument)
+        return fcntl_lock(task, file, command, argument)
     if command == abi.F_DUPFD_QUERY:
         return int(task.files.get_raw(argument & 0x7FFF_FFFF) is file)
     if command == abi.F_GETOWN:
@@ -178,25 +176,6 @@ def _fcntl_rare(task: "Task", file: OpenFile, command: int, argument: int) -> in
     if command == abi.F_GETLEASE:
         return abi.F_UNLCK
     raise GuestError(EINVAL)
-
-
-def _lock(task: "Task", file: OpenFile, command: int, address: int) -> int:
-    kind, whence, start, length, pid = _FLOCK.unpack(task.mem.read(address, _FLOCK.size))
-    if kind not in (abi.F_RDLCK, abi.F_WRLCK, abi.F_UNLCK) or not 0 <= whence <= 2:
-        raise GuestError(EINVAL)
-    if command in (abi.F_OFD_GETLK, abi.F_OFD_SETLK, abi.F_OFD_SETLKW) and pid:
-        raise GuestError(EINVAL)
-    start += (0, file.position, file.inode.size)[whence]
-    if start < 0 or start + min(length, 0) < 0:
-        raise GuestError(EINVAL)
-    if command in (abi.F_GETLK, abi.F_OFD_GETLK):
-        if kind == abi.F_UNLCK and command == abi.F_GETLK:
-            raise GuestError(EINVAL)
-        task.mem.write(address, abi.F_UNLCK.to_bytes(2, "little"))
-        return 0
-    if (kind == abi.F_RDLCK and not file.readable) or (kind == abi.F_WRLCK and not file.writable):
-        raise GuestError(EBADF)
-    return 0
 
 
 def _seals(file: OpenFile, command: int, seals: int) -> int:
@@ -236,15 +215,3 @@ def ioctl(task: "Task", fd: Fd, request: Flags, argument: Pointer) -> int:
         task.mem.write_u64(argument, file.inode.size)
         return 0
     return file.ioctl(task, request, argument)
-
-
-@syscall
-def flock(task: "Task", fd: Fd, operation: UInt) -> int:
-    """flock(2): lock an open file.
-
-    It always succeeds: there is one process, and locks between its own open files are not kept.
-    """
-    if operation & ~abi.LOCK_NB not in (abi.LOCK_SH, abi.LOCK_EX, abi.LOCK_UN):
-        raise GuestError(EINVAL)
-    task.files.get(fd)
-    return 0

@@ -40,7 +40,7 @@ def getsid(task: "Task", pid: Int) -> int:
 @syscall
 def setpgid(task: "Task", pid: Int, group: Int) -> int:
     """setpgid(2): for oneself, or for a child that has not executed a program yet."""
-    if group < 0:
+    if (group or pid) < 0:
         raise GuestError(EINVAL)
     process = process_of(task, pid)
     if process is not task.process:

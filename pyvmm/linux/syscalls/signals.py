@@ -226,12 +226,19 @@ def _to_thread(task: "Task", pid: int | None, tid: int, signo: int) -> int:
     return 0
 
 
+def read_info(task: "Task", address: int) -> tuple[int, SignalInfo]:
+    """A ``siginfo_t`` of the program's: its signal, and what is to be told with it."""
+    signo, code, sender, uid, value = struct.unpack("<i4xi4xiIQ", task.mem.read(address, 32))
+    return signo, SignalInfo(signo, code, pid=sender, uid=uid, value=value)
+
+
 def _read_info(task: "Task", pid: int, signo: int, address: int) -> SignalInfo:
-    code, sender, uid, value = struct.unpack("<8xi4xiIQ", task.mem.read(address, 32))
+    _, info = read_info(task, address)
     _check_number(signo)
-    if (code >= 0 or code == SI_TKILL) and pid != task.pid:
+    if (info.code >= 0 or info.code == SI_TKILL) and pid != task.pid:
         raise GuestError(EPERM)
-    return SignalInfo(signo, code, pid=sender, uid=uid, value=value)
+    info.signo = signo
+    return info
 
 
 @syscall

@@ -85,11 +85,11 @@ def _room(task: "Task", target: PipeFile, flags: int) -> int:
     if not pipe.readers:
         task.send_signal(SIGPIPE)
         raise GuestError(EPIPE)
-    if len(pipe) >= pipe.capacity:
+    if pipe.is_full:
         if flags & SPLICE_F_NONBLOCK or target.flags & O_NONBLOCK:
             raise GuestError(EAGAIN)
         task.wait(pipe.changed)
-    return pipe.capacity - len(pipe)
+    return pipe.room
 
 
 @syscall

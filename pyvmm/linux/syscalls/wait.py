@@ -2,10 +2,11 @@
 
 import struct
 from collections.abc import Callable
-from errno import ECHILD, EINVAL
+from errno import EAGAIN, ECHILD, EINVAL
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi import sched
+from pyvmm.linux.abi.fcntl import O_NONBLOCK
 from pyvmm.linux.abi.signal import (
     CLD_CONTINUED,
     CLD_DUMPED,
@@ -17,6 +18,7 @@ from pyvmm.linux.abi.signal import (
 )
 from pyvmm.linux.ending import reap
 from pyvmm.linux.errors import GuestError
+from pyvmm.linux.syscalls.pidfd import process_behind
 from pyvmm.linux.table import Flags, Int, Pointer, syscall
 
 if TYPE_CHECKING:
@@ -55,24 +57,28 @@ def wait4(task: "Task", pid: Int, status: Pointer, options: Flags, usage: Pointe
 
 @syscall
 def waitid(task: "Task", which: Int, pid: Int, info: Pointer, options: Flags, usage: Pointer) -> int:
-    """waitid(2).
-
-    P_PIDFD is refused with EINVAL.
-    """
+    """waitid(2)."""
     kinds = sched.WEXITED | sched.WSTOPPED | sched.WCONTINUED
     if options & ~_WAITID_OPTIONS or not options & kinds:
         raise GuestError(EINVAL)
     wanted: Callable[[Process], bool]
+    is_patient = True
     if which == sched.P_ALL:
         wanted = _anybody
     elif which == sched.P_PID and pid > 0:
         wanted = _with_pid(pid)
     elif which == sched.P_PGID and pid >= 0:
         wanted = _in_group(pid or task.process.group)
+    elif which == sched.P_PIDFD and pid >= 0:
+        file = process_behind(task, pid)
+        wanted = _with_pid(0 if file.is_gone else file.process.pid)
+        is_patient = not file.flags & O_NONBLOCK
     else:
         raise GuestError(EINVAL)
-    found = _wait(task, wanted, options)
+    found = _wait(task, wanted, options if is_patient else options | sched.WNOHANG)
     if found is None:
+        if not is_patient and not options & sched.WNOHANG:
+            raise GuestError(EAGAIN)
         if info:
             task.mem.write(info, bytes(128))
         return 0

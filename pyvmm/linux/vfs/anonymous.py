@@ -1,9 +1,11 @@
-"""Inodes without a place in the tree: pipes, standard streams, eventfds (``pipefs``, ``anon_inodefs``)."""
+"""Inodes without a place in the tree: pipes, standard streams, sockets, eventfds (``pipefs``, ``sockfs``,
+``anon_inodefs``).
+"""
 
 from errno import ENXIO
 from typing import TYPE_CHECKING
 
-from pyvmm.linux.abi.stat import ANON_INODE_FS_MAGIC, PIPEFS_MAGIC, S_IFIFO
+from pyvmm.linux.abi.stat import ANON_INODE_FS_MAGIC, PIPEFS_MAGIC, S_IFIFO, S_IFSOCK, SOCKFS_MAGIC
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.pipe import Pipe, PipeFile
 from pyvmm.linux.files.stdio import StandardError, StandardInput, StandardOutput
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 PIPEFS = FileSystem(dev=0x0D, kind=b"pipefs", magic=PIPEFS_MAGIC)
 ANON_INODE_FS = FileSystem(dev=0x0E, kind=b"anon_inodefs", magic=ANON_INODE_FS_MAGIC)
+SOCKFS = FileSystem(dev=0x08, kind=b"sockfs", magic=SOCKFS_MAGIC)
 
 
 class AnonymousInode(Inode):
@@ -45,11 +48,12 @@ class PipeInode(AnonymousInode):
 
     def __init__(self, ino: int, uid: int, gid: int, now: int) -> None:
         super().__init__(PIPEFS, ino, S_IFIFO | 0o600, uid, gid, now)
-        self.pipe = Pipe()
+        self.pipe: Pipe | None = None
         self.name = b"pipe:[%d]" % ino
 
     def open(self, task: "Task", flags: int) -> "OpenFile":
         """By way of ``/proc/self/fd``: another end."""
+        assert self.pipe is not None
         return PipeFile(self, flags, self.pipe)
 
 
@@ -70,6 +74,16 @@ class StdioInode(AnonymousInode):
         if self.number == 0:
             return StandardInput(self, flags)
         return StandardOutput(self, flags) if self.number == 1 else StandardError(self, flags)
+
+
+class SocketInode(AnonymousInode):
+    """What a socket stands on. It cannot be opened by a path (ENXIO)."""
+
+    __slots__ = ()
+
+    def __init__(self, ino: int, uid: int, gid: int, now: int) -> None:
+        super().__init__(SOCKFS, ino, S_IFSOCK | 0o777, uid, gid, now)
+        self.name = b"socket:[%d]" % ino
 
 
 class EventInode(AnonymousInode):

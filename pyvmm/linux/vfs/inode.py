@@ -14,6 +14,7 @@ from pyvmm.linux.errors import GuestError
 
 if TYPE_CHECKING:
     from pyvmm.linux.files.base import OpenFile
+    from pyvmm.linux.files.locks import FileLocks
     from pyvmm.linux.task import Task
     from pyvmm.linux.vfs.quota import Quota
 
@@ -57,8 +58,8 @@ class Inode:
     """The base class: attributes, and Linux's answer to each operation that a kind of file does not have."""
 
     __slots__ = (
-        "atime", "btime", "ctime", "fs", "gid", "holds", "ino", "mode", "mtime", "name", "nlink", "parent", "rdev",
-        "uid",
+        "atime", "btime", "ctime", "fs", "gid", "holds", "ino", "locks", "mode", "mtime", "name", "nlink", "parent",
+        "rdev", "uid",
     )  # fmt: skip
 
     #: Following this symbolic link jumps to an inode instead of reading a path (``/proc/self/fd/0``).
@@ -75,6 +76,8 @@ class Inode:
         self.atime = self.mtime = self.ctime = self.btime = now
         #: Open files and mappings that need this inode even when it has no name.
         self.holds = 0
+        #: Advisory locks, once there have been any.
+        self.locks: FileLocks | None = None
         #: The directory and the name under which it was last found; how paths are told (getcwd, ``/proc/self/fd``).
         self.parent: Inode | None = None
         self.name = b""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pyvmm.linux.abi.fcntl import AT_FDCWD, MAXSYMLINKS
 from pyvmm.linux.abi.stat import OVERLAYFS_SUPER_MAGIC, S_IFDIR, S_IFREG, TMPFS_MAGIC
 from pyvmm.linux.errors import GuestError
-from pyvmm.linux.vfs.anonymous import StdioInode
+from pyvmm.linux.vfs.anonymous import PipeInode, StdioInode
 from pyvmm.linux.vfs.devfs import DEVFS, make_dev
 from pyvmm.linux.vfs.folders import DirectoryInode
 from pyvmm.linux.vfs.inode import MAY_EXEC, FileSystem, Inode
@@ -27,6 +27,7 @@ from pyvmm.linux.vfs.sysfs import SYSFS, make_sys
 if TYPE_CHECKING:
     from pyvmm.image import Image
     from pyvmm.linux.files.base import OpenFile
+    from pyvmm.linux.files.locks import Waits
     from pyvmm.linux.kernel import Kernel
     from pyvmm.linux.limits import Limits
     from pyvmm.linux.task import Task
@@ -54,9 +55,14 @@ class Vfs:
         self.rootfs = FileSystem(0x1D, b"overlay", OVERLAYFS_SUPER_MAGIC, b"/", b"rw,relatime", quota=quota)
         self.shmfs = FileSystem(0x20, b"tmpfs", TMPFS_MAGIC, b"/dev/shm", b"rw,nosuid,nodev", quota=quota)
         self.memfs = FileSystem(0x01, b"tmpfs", TMPFS_MAGIC, quota=quota)
-        self.store = InodeStore(image, quota, clock, {fs.dev: fs for fs in (self.rootfs, self.shmfs, self.memfs)})
+        self.store: InodeStore = InodeStore(
+            image, quota, clock, {fs.dev: fs for fs in (self.rootfs, self.shmfs, self.memfs)}
+        )
         self._stdio: dict[int, StdioInode] = {}
+        self._restored_pipes: dict[int, PipeInode] = {}
         self._devices: dict[bytes, tuple[int, DeviceMaker]] = {}
+        #: Who waits for a lock of a byte range.
+        self.lock_waits: Waits = {}
         self._next_anonymous = 16
         self._root: Inode | None = None
         self._boot_id: bytes | None = None
@@ -188,6 +194,13 @@ class Vfs:
             inode = self._stdio[number] = StdioInode(number, _USER_ID, _USER_ID, self.clock.realtime_ns())
         return inode
 
+    def restored_pipe(self, ino: int) -> PipeInode:
+        """What the ends of a pipe that came with a snapshot stand on."""
+        inode = self._restored_pipes.get(ino)
+        if inode is None:
+            inode = self._restored_pipes[ino] = PipeInode(ino, _USER_ID, _USER_ID, self.clock.realtime_ns())
+        return inode
+
     def mounted(self) -> tuple[FileSystem, ...]:
         """What is mounted, as ``/proc/self/mounts`` lists it."""
         return (self.rootfs, DEVFS, PROCFS, SYSFS, self.shmfs)
@@ -240,6 +253,8 @@ class Vfs:
         self.__dict__.pop("kernel", None)
         self._root = None
         self._stdio.clear()
+        self._restored_pipes.clear()
+        self.lock_waits.clear()
 
     # --------------------------------------------------------------------------------------------------------- state
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi.stat import PROC_SUPER_MAGIC, S_IFDIR, S_IFLNK, S_IFREG
 from pyvmm.linux.files.directory import DirectoryFile
+from pyvmm.linux.files.memory import MemoryFile
 from pyvmm.linux.vfs.inode import FileSystem, Inode
 from pyvmm.linux.vfs.procfs.process import PROCESS_FILES
 from pyvmm.linux.vfs.procfs.system import SYSTEM_FILES
@@ -121,6 +122,7 @@ class TaskDirectory(_OfTask):
     def _names(self) -> Iterator[tuple[bytes, int]]:
         for name, (mode, _, _) in PROCESS_FILES.items():
             yield name, S_IFREG | mode
+        yield b"mem", S_IFREG | 0o600
         for name in self._LINKS:
             yield name, S_IFLNK | 0o777
         for name in self._DIRECTORIES:
@@ -145,6 +147,8 @@ class TaskDirectory(_OfTask):
             return ThreadsDirectory(subject, ino)
         if name == b"net":
             return PseudoDirectory(PROCFS, ino, 0o555, now)
+        if name == b"mem":
+            return MemoryInode(subject, ino)
         if name == b"cwd":
             inode = MagicLinkInode(PROCFS, ino, lambda _: subject.fs.cwd.path(), lambda _: subject.fs.cwd, now)
         elif name == b"root":
@@ -166,6 +170,24 @@ class TaskDirectory(_OfTask):
         for number, (name, mode) in enumerate(self._names(), 1):
             if number + 2 > cookie:
                 yield number + 2, name, self.ino + number, mode
+
+
+class MemoryInode(Inode):
+    """``/proc/<pid>/mem``."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: "Task", ino: int) -> None:
+        creds = task.creds
+        super().__init__(PROCFS, ino, S_IFREG | 0o600, creds.euid, creds.egid, task.kernel.clock.realtime_ns())
+        self._task = task
+
+    def open(self, task: "Task", flags: int) -> "OpenFile":
+        """See :meth:`.Inode.open`."""
+        return MemoryFile(self, flags, self._task.mm, self._task.mem)
+
+    def truncate(self, size: int, now: int) -> None:
+        """O_TRUNC: nothing to cut off."""
 
 
 class ThreadsDirectory(_OfTask):

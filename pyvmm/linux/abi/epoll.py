@@ -1,0 +1,24 @@
+"""``linux/eventpoll.h``: sets of files to be waited for."""
+
+import struct
+
+EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD = 1, 2, 3
+
+EPOLLIN, EPOLLPRI, EPOLLOUT, EPOLLERR, EPOLLHUP = 0x001, 0x002, 0x004, 0x008, 0x010
+EPOLLRDNORM, EPOLLRDBAND, EPOLLWRNORM, EPOLLWRBAND, EPOLLMSG = 0x040, 0x080, 0x100, 0x200, 0x400
+EPOLLRDHUP = 0x2000
+EPOLLEXCLUSIVE = 1 << 28
+EPOLLWAKEUP = 1 << 29
+EPOLLONESHOT = 1 << 30
+EPOLLET = 1 << 31
+#: Bits that say how to report, not what.
+EP_PRIVATE_BITS = EPOLLEXCLUSIVE | EPOLLWAKEUP | EPOLLONESHOT | EPOLLET
+#: What may stand beside EPOLLEXCLUSIVE.
+EPOLLEXCLUSIVE_OK_BITS = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE
+
+#: ``struct epoll_event``: events, data; packed on x86-64.
+EPOLL_EVENT = struct.Struct("<IQ")
+#: ``EP_MAX_EVENTS``.
+EP_MAX_EVENTS = 0x7FFF_FFFF // EPOLL_EVENT.size
+#: How deep sets may lie in one another.
+EP_MAX_NESTS = 4
