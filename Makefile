@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test bench lint format clean
+.PHONY: help install serve test bench conformance lint format clean
 
 help: ## show this list
 	@echo "pyvmm: forks virtual machines"; echo
@@ -24,6 +24,9 @@ test: $(VENV)/.installed-dev ## run the tests; TESTS="tests/kvm -k fork" for som
 
 bench: $(VENV)/.installed-dev ## measure forks against their floors and print the ratios
 	@$(BIN)/python -m bench $(BENCH)
+
+conformance: $(VENV)/.installed-dev ## run CPython's own suite in forks against the host; CONFORMANCE="--tier A"
+	@$(BIN)/python -m tests.conformance $(CONFORMANCE)
 
 # mypy knows nothing of import hooks, so api/ and guest/ are shown to it under their import names through links.
 lint: $(VENV)/.installed-dev ## ruff (rules and format) and mypy

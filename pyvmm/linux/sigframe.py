@@ -29,7 +29,6 @@ from pyvmm.linux.abi.signal import (
     SIGSEGV,
     SS_AUTODISARM,
     SS_DISABLE,
-    SS_ONSTACK,
 )
 from pyvmm.linux.errors import GuestError, GuestExit
 from pyvmm.linux.layout import TASK_SIZE
@@ -138,7 +137,7 @@ def _enter(task: "Task", vcpu: XsaveState, action: Action, info: SignalInfo) -> 
     cpu, signals = task.cpu, task.signals
     registers = cpu.registers()
     stack = registers["rsp"]
-    on_alternate = signals.stack_flags & SS_DISABLE == 0 and 0 <= stack - signals.stack_address < signals.stack_size
+    on_alternate = signals.on_stack(stack)
     if action.flags & SA_ONSTACK and not signals.stack_flags & SS_DISABLE and not on_alternate:
         top = signals.stack_address + signals.stack_size
     else:
@@ -158,7 +157,7 @@ def _enter(task: "Task", vcpu: XsaveState, action: Action, info: SignalInfo) -> 
         _UC_FP_XSTATE | _UC_SIGCONTEXT_SS | _UC_STRICT_RESTORE_SS,
         0,
         signals.stack_address,
-        signals.stack_flags | (SS_ONSTACK if on_alternate else 0),
+        signals.stack_flags,
         signals.stack_size,
         *(registers[name] for name in _CONTEXT_ORDER),
         USER_CS,
@@ -234,9 +233,12 @@ def restore(task: "Task", vcpu: XsaveState) -> None:
         except OSError:
             raise GuestExit(signo=SIGSEGV) from None
     signals.blocked = fields[-1] & ~UNBLOCKABLE
-    if stack_flags & SS_AUTODISARM:
-        signals.stack_address, signals.stack_size, signals.stack_flags = stack_address, stack_size, stack_flags
     cpu.set_registers(registers)
+    try:
+        # What a handler has changed of its alternate stack, its return takes back.
+        signals.set_stack(registers["rsp"], stack_address, stack_flags, stack_size)
+    except GuestError:
+        pass  # As on Linux: a stack that cannot be had is no reason not to return.
 
 
 def _extended_state(task: "Task", vcpu: XsaveState, address: int) -> bytes:

@@ -6,9 +6,11 @@ and the signals that were sent to all of them. How a handler is entered and left
 
 from collections import deque
 from dataclasses import dataclass
+from errno import EINVAL, ENOMEM, EPERM
 from typing import Any, NamedTuple
 
 from pyvmm.linux.abi.signal import (
+    MINSIGSTKSZ,
     NSIG,
     SI_KERNEL,
     SIG_DFL,
@@ -23,8 +25,11 @@ from pyvmm.linux.abi.signal import (
     SIGTTOU,
     SIGURG,
     SIGWINCH,
+    SS_AUTODISARM,
     SS_DISABLE,
+    SS_ONSTACK,
 )
+from pyvmm.linux.errors import GuestError
 from pyvmm.linux.wait import WaitQueue
 
 _IGNORED_BY_DEFAULT = frozenset({SIGCHLD, SIGCONT, SIGURG, SIGWINCH})
@@ -153,6 +158,27 @@ class SignalState:
         """Whether ``signo`` would have no effect."""
         handler = self.action(signo).handler
         return handler == SIG_IGN or (handler == SIG_DFL and signo in _IGNORED_BY_DEFAULT)
+
+    def on_stack(self, rsp: int) -> bool:
+        """Whether a thread with this stack pointer is on its alternate stack (``on_sig_stack()``)."""
+        return not self.stack_flags & SS_DISABLE and 0 <= rsp - self.stack_address < self.stack_size
+
+    def set_stack(self, rsp: int, address: int, flags: int, size: int) -> None:
+        """Use another alternate stack, or none (``do_sigaltstack()``).
+
+        :raises GuestError: EPERM, it is in use now; EINVAL; ENOMEM, it is too small.
+        """
+        if self.on_stack(rsp) and not self.stack_flags & SS_AUTODISARM:
+            raise GuestError(EPERM)
+        mode = flags & ~SS_AUTODISARM
+        if mode not in (0, SS_ONSTACK, SS_DISABLE):
+            raise GuestError(EINVAL)
+        if mode == SS_DISABLE:
+            address = size = 0
+        elif size < MINSIGSTKSZ:
+            raise GuestError(ENOMEM)
+        self.stack_address, self.stack_size = address, size
+        self.stack_flags = flags & (SS_AUTODISARM | SS_DISABLE)
 
     def send(self, signo: int, info: SignalInfo | None = None) -> bool:
         """Make ``signo`` pending for this thread; False if its queue is full. One that would have no effect is dropped

@@ -38,7 +38,7 @@ from pyvmm.template.userland import IMAGE_FORMAT, ImageInfo, build_image
 
 AGENT_FOLDER = "/usr/local/lib/pyvmm"
 #: Rises when a template built by an older personality would not go on under this one.
-PERSONALITY_VERSION = 2
+PERSONALITY_VERSION = 4
 _WARM_UP_SECONDS = 120.0
 _FIRST_SLOT = 128 << 20
 

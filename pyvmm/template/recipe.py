@@ -81,6 +81,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ``packages`` are requirements for pip, ``exclude`` are glob patterns under the folder of packages whose matches
     stay out of the image, ``tools`` are programs of this host, ``warm`` are modules imported before the snapshot,
     ``env`` is the guest's whole environment.
+    ``stdlib_tests`` keeps the tests of the standard library, which take more room than all the rest of it.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     warm: tuple[str, ...] = ()
     memory_mb: Annotated[int, msgspec.Meta(ge=64, le=1 << 16)] = 512
     env: dict[str, str] = {}
+    stdlib_tests: bool = False
 
     @property
     def all_tools(self) -> tuple[str, ...]:

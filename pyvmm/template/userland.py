@@ -29,14 +29,16 @@ from pyvmm.template.tools import find_tools
 IMAGE_FORMAT = 2
 """Raised when the same recipe and interpreter begin to give another image; part of a template's key."""
 
-# Folders and files of the standard library that stay out: tests, GUIs (no display), installers (no network), what
-# only builds need.
+# Folders and files of the standard library that stay out: GUIs (no display), installers (no network), what only builds
+# need; and its tests, unless a recipe asks for them.
 _STDLIB_EXCLUDED = (
-    "**/test", "**/tests", "idlelib", "tkinter", "turtle.py", "turtledemo", "ensurepip", "lib2to3", "config-*",
+    "idlelib", "tkinter", "turtle.py", "turtledemo", "ensurepip", "lib2to3", "config-*",
     "site-packages", "dist-packages", "**/__pycache__", "sitecustomize.py", "usercustomize.py", "*.exe", "*.pth",
-    "EXTERNALLY-MANAGED",
+    "EXTERNALLY-MANAGED", "lib-dynload/_tkinter*", "lib-dynload/nis.*", "lib-dynload/ossaudiodev.*",
+)  # fmt: skip
+_STDLIB_TESTS = (
+    "**/test", "**/tests",
     "lib-dynload/_test*", "lib-dynload/_ctypes_test*", "lib-dynload/_xxtest*", "lib-dynload/xxlimited*",
-    "lib-dynload/_tkinter*", "lib-dynload/nis.*", "lib-dynload/ossaudiodev.*",
 )  # fmt: skip
 _PACKAGES_EXCLUDED = ("**/__pycache__",)
 
@@ -136,7 +138,7 @@ def build_image(
             builder.program(packages.folder / name, place)
         if recipe.runtime.python:
             progress(f"collecting Python {interpreter.version} and its standard library")
-            builder.interpreter_files()
+            builder.interpreter_files(with_tests=recipe.stdlib_tests)
             progress(f"collecting {len(packages.packages)} packages")
             builder.package_files(packages.folder, recipe.exclude)
         progress("collecting shared libraries")
@@ -196,18 +198,22 @@ class _Builder:
         if is_elf(source):
             self._programs.append(source)
 
-    def interpreter_files(self) -> None:
+    def interpreter_files(self, with_tests: bool) -> None:
         """The program, its usual names, and the standard library."""
         guest = self._interpreter.guest_executable
         self.program(self._interpreter.executable, guest)
         for name in ("python3", "python"):
             self._writer.symlink(f"{GUEST_PREFIX}/bin/{name}", guest.rpartition("/")[2])
-        self._modules(self._interpreter.stdlib, self._interpreter.guest_stdlib, _STDLIB_EXCLUDED)
+        excluded = _STDLIB_EXCLUDED if with_tests else _STDLIB_EXCLUDED + _STDLIB_TESTS
+        self._modules(self._interpreter.stdlib, self._interpreter.guest_stdlib, excluded)
 
     def package_files(self, folder: Path, excluded: tuple[str, ...]) -> None:
         """What pip installed."""
         self._writer.directory(self._interpreter.guest_site)
         self._modules(folder, self._interpreter.guest_site, _PACKAGES_EXCLUDED + excluded)
+        if (folder / "tzdata/zoneinfo").is_dir():
+            # Where the C library looks for what the variable TZ names.
+            self._writer.symlink("/usr/share/zoneinfo", f"{self._interpreter.guest_site}/tzdata/zoneinfo")
 
     def shared_libraries(self, packages: Path) -> None:
         """The loader, and the libraries that it will look for, where it looks for them without configuration."""

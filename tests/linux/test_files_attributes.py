@@ -134,7 +134,7 @@ def test_random_devices_fill_the_buffer(m: Machine) -> Any:
 
 
 @as_on_the_host
-def test_extended_attributes_are_not_there(m: Machine) -> Any:
+def test_a_new_file_has_no_extended_attributes(m: Machine) -> Any:
     fd = make(m, b"f")
     return (
         m.call("getxattr", b"f", b"user.none", m.buffer, 10),

@@ -315,6 +315,20 @@ def test_a_stack_that_disarms_itself_is_armed_again_by_the_return(thread: Thread
         assert (thread.signals.stack_address, thread.signals.stack_size, thread.signals.stack_flags) == armed
 
 
+def test_returning_from_a_handler_gives_the_alternate_stack_back(thread: Thread) -> None:
+    thread.handle(SIGUSR1)
+    thread.signals.set_stack(0, _STACK, 0, 8 * PAGE)
+    thread.signals.send(SIGUSR1)
+    thread.deliver()
+    thread.signals.set_stack(0, 0, SS_DISABLE, 0)
+    thread.sigreturn()
+    assert (thread.signals.stack_address, thread.signals.stack_size, thread.signals.stack_flags) == (
+        _STACK,
+        8 * PAGE,
+        0,
+    )
+
+
 def test_a_handler_without_a_restorer_has_no_way_back(thread: Thread) -> None:
     thread.handle(SIGUSR1, 0)
     thread.signals.send(SIGUSR1)

@@ -78,6 +78,16 @@ def test_single_bytes_far_apart_cost_whole_blocks() -> None:
     assert results[-1] == -ENOSPC
 
 
+def test_extended_attributes_are_counted_and_limited(guest: Guest) -> None:
+    used = guest.vfs.bytes_used
+    guest.spill(b"/tmp/f", b"")
+    results = [guest.call("setxattr", b"/tmp/f", b"user.%d" % n, bytes(60_000), 60_000, 0) for n in range(4)]
+    assert results == [0, 0, -ENOSPC, -ENOSPC]
+    assert guest.vfs.bytes_used - used > 120_000
+    guest.call("unlink", b"/tmp/f")
+    assert guest.vfs.bytes_used == used
+
+
 def test_huge_sizes_allocate_nothing(guest: Guest) -> None:
     fd = guest.open(b"/tmp/a", O_CREAT | O_RDWR)
     zero = guest.open(b"/dev/zero")

@@ -68,6 +68,16 @@ def test_what_one_fork_does_to_saved_files_another_does_not_see(guest: Guest) ->
     assert again.vfs.bytes_used == first.vfs.bytes_used
 
 
+def test_saved_extended_attributes_are_each_forks_own(guest: Guest) -> None:
+    guest.spill(b"/tmp/a", b"")
+    guest.call("setxattr", b"/tmp/a", b"user.a", b"value", 5, 0)
+    state = msgspec.msgpack.decode(msgspec.msgpack.encode(guest.save()))
+    fork, other = Guest(state=state), Guest(state=state)
+    fork.call("setxattr", b"/tmp/a", b"user.a", b"longer value", 12, 0)
+    assert fork.call("getxattr", b"/tmp/a", b"user.a", fork.buffer, 100) == 12
+    assert other.call("getxattr", b"/tmp/a", b"user.a", other.buffer, 100) == 5
+
+
 def test_a_generated_file_cannot_be_part_of_a_snapshot(guest: Guest) -> None:
     guest.open(b"/proc/cpuinfo")
     with pytest.raises(ValueError, match="cannot be saved"):

@@ -242,6 +242,13 @@ def test_pandas_computes(run):
     assert result.stdout == b"{'a': 3, 'b': 3} Thursday\n"
 
 
+def test_the_c_library_knows_the_worlds_time_zones(run):
+    result = run(
+        "import os, time\nos.environ['TZ'] = 'Asia/Kolkata'\ntime.tzset()\nprint(time.tzname[0], time.timezone)"
+    )
+    assert result.stdout == b"IST -19800\n"
+
+
 def test_two_runs_share_nothing(run):
     run(
         "import sys, os, builtins\nbuiltins.mark = 1\nsys.path.append('/mark')\nos.environ['MARK'] = '1'\nopen('mark', 'w').close()"

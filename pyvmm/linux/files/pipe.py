@@ -59,14 +59,23 @@ class Pipe:
     def __len__(self) -> int:
         return len(self._buffer)
 
+    def peek(self, count: int) -> bytes:
+        """Up to ``count`` bytes, which stay."""
+        return bytes(memoryview(self._buffer)[:count])
+
     @property
     def is_full(self) -> bool:
         """Whether nothing can begin a new page (``pipe_full()``)."""
         return len(self._pages) >= self.capacity // PIPE_BUF
 
+    @property
+    def room(self) -> int:
+        """Bytes that new pages can take."""
+        return (self.capacity // PIPE_BUF - len(self._pages)) * PIPE_BUF
+
     def take(self, count: int) -> bytes:
         """Remove and give up to ``count`` bytes."""
-        data = bytes(memoryview(self._buffer)[:count])
+        data = self.peek(count)
         del self._buffer[:count]
         was_full, left = self.is_full, len(data)
         while left:

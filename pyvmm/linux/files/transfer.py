@@ -151,3 +151,38 @@ def load(task: "Task", address: int, count: int) -> bytes:
         return task.mem.read(address, count)
     except GuestError:
         return task.mem.read(address, task.mem.readable(address, count))
+
+
+def copy_between(
+    task: "Task", source: "OpenFile", offset: int | None, target: "OpenFile", target_offset: int | None, count: int
+) -> int:
+    """Copy in steps, from and to the positions where no offset is given; how much was."""
+    done = 0
+    while done < count:
+        task.kernel.check()
+        wanted = min(count - done, STEP)
+        written, waits = 0, False
+        try:
+            data = source.read(task, wanted) if offset is None else source.pread(task, offset + done, wanted)
+            if not data:
+                break
+            try:
+                if target_offset is None:
+                    written = target.write(task, data)
+                else:
+                    written = target.pwrite(task, target_offset + done, data)
+            except Blocked as wait:
+                written, waits = wait.progress, True
+                if not done and not written:
+                    raise
+            finally:
+                if offset is None and written < len(data):
+                    source.unread(data[written:])
+        except GuestError:
+            if not done:
+                raise
+            break
+        done += written
+        if waits or written < wanted:
+            break
+    return done

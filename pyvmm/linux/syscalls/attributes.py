@@ -1,13 +1,13 @@
-"""Changing what a file is: mode, owner, times, extended attributes, and the mask for new files."""
+"""Changing what a file is: mode, owner, times, and the mask for new files."""
 
 import struct
-from errno import EINVAL, ENODATA, EOPNOTSUPP, EPERM
+from errno import EINVAL, EOPNOTSUPP, EPERM
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from pyvmm.linux.abi.stat import S_IALLUGO, S_ISGID, S_ISUID, S_IXGRP
 from pyvmm.linux.errors import GuestError
-from pyvmm.linux.table import Fd, Flags, Int, Mode, Path, Pointer, Size, UInt, syscall
+from pyvmm.linux.table import Fd, Flags, Mode, Path, Pointer, UInt, syscall
 from pyvmm.linux.vfs.inode import MAY_WRITE, Inode
 from pyvmm.linux.vfs.namei import lookup_at
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _SECOND = 1_000_000_000
 _UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
 _UNCHANGED = 0xFFFF_FFFF
-_XATTR_SIZE_MAX = 65536
 
 
 @syscall
@@ -187,131 +186,3 @@ def _set_times(task: "Task", inode: Inode, pairs: tuple[tuple[int, int], tuple[i
             values[index] = seconds * _SECOND + nanoseconds
     inode.set_times(values[0], values[1], now)
     return 0
-
-
-# ------------------------------------------------------------------------------------------------- extended attributes
-
-
-def _no_attribute(task: "Task", name: int, size: int = 0) -> int:
-    text = task.mem.read_cstring(name, 256)
-    if not text or b"." not in text:
-        raise GuestError(EOPNOTSUPP)
-    raise GuestError(ENODATA)
-
-
-def _refuse(task: "Task", name: int, size: int, flags: int) -> int:
-    task.mem.read_cstring(name, 256)
-    if flags & ~3:
-        raise GuestError(EINVAL)
-    raise GuestError(EOPNOTSUPP)
-
-
-@syscall
-def getxattr(task: "Task", path: Path, name: Pointer, value: Pointer, size: Size) -> int:
-    """getxattr(2).
-
-    No file has extended attributes (ENODATA), and none can be given any (EOPNOTSUPP).
-    """
-    lookup_at(task, AT_FDCWD, path, 0)
-    return _no_attribute(task, name)
-
-
-@syscall
-def lgetxattr(task: "Task", path: Path, name: Pointer, value: Pointer, size: Size) -> int:
-    """lgetxattr(2).
-
-    No file has extended attributes.
-    """
-    lookup_at(task, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW)
-    return _no_attribute(task, name)
-
-
-@syscall
-def fgetxattr(task: "Task", fd: Fd, name: Pointer, value: Pointer, size: Size) -> int:
-    """fgetxattr(2).
-
-    No file has extended attributes.
-    """
-    task.files.get(fd)
-    return _no_attribute(task, name)
-
-
-@syscall
-def listxattr(task: "Task", path: Path, names: Pointer, size: Size) -> int:
-    """listxattr(2): none."""
-    lookup_at(task, AT_FDCWD, path, 0)
-    return 0
-
-
-@syscall
-def llistxattr(task: "Task", path: Path, names: Pointer, size: Size) -> int:
-    """llistxattr(2): none."""
-    lookup_at(task, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW)
-    return 0
-
-
-@syscall
-def flistxattr(task: "Task", fd: Fd, names: Pointer, size: Size) -> int:
-    """flistxattr(2): none."""
-    task.files.get(fd)
-    return 0
-
-
-@syscall
-def setxattr(task: "Task", path: Path, name: Pointer, value: Pointer, size: Size, flags: Int) -> int:
-    """setxattr(2).
-
-    No file can have extended attributes.
-    """
-    lookup_at(task, AT_FDCWD, path, 0)
-    return _refuse(task, name, size, flags)
-
-
-@syscall
-def lsetxattr(task: "Task", path: Path, name: Pointer, value: Pointer, size: Size, flags: Int) -> int:
-    """lsetxattr(2).
-
-    No file can have extended attributes.
-    """
-    lookup_at(task, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW)
-    return _refuse(task, name, size, flags)
-
-
-@syscall
-def fsetxattr(task: "Task", fd: Fd, name: Pointer, value: Pointer, size: Size, flags: Int) -> int:
-    """fsetxattr(2).
-
-    No file can have extended attributes.
-    """
-    task.files.get(fd)
-    return _refuse(task, name, size, flags)
-
-
-@syscall
-def removexattr(task: "Task", path: Path, name: Pointer) -> int:
-    """removexattr(2).
-
-    No file has extended attributes.
-    """
-    lookup_at(task, AT_FDCWD, path, 0)
-    return _no_attribute(task, name)
-
-
-@syscall
-def lremovexattr(task: "Task", path: Path, name: Pointer) -> int:
-    """lremovexattr(2).
-
-    No file has extended attributes.
-    """
-    lookup_at(task, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW)
-    return _no_attribute(task, name)
-
-
-@syscall
-def fremovexattr(task: "Task", fd: Fd, name: Pointer) -> int:
-    """fremovexattr(2).
-
-    No file has extended attributes.
-    """
-    task.files.get(fd)
-    return _no_attribute(task, name)

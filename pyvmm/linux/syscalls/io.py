@@ -19,10 +19,19 @@ from pyvmm.linux.abi.fcntl import (
 )
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.base import OpenFile
-from pyvmm.linux.files.transfer import STEP, Vector, buffer_at, load, read_into, read_vector, store, write_from
+from pyvmm.linux.files.transfer import (
+    STEP,
+    Vector,
+    buffer_at,
+    copy_between,
+    load,
+    read_into,
+    read_vector,
+    store,
+    write_from,
+)
 from pyvmm.linux.layout import TASK_SIZE
 from pyvmm.linux.table import Fd, Flags, Int, Long, Pointer, Size, UInt, ULong, syscall
-from pyvmm.linux.wait import Blocked
 
 if TYPE_CHECKING:
     from pyvmm.linux.task import Task
@@ -196,7 +205,7 @@ def sendfile(task: "Task", out: Fd, source: Fd, offset: Pointer, count: Size) ->
         raise GuestError(EINVAL)
     if position is not None and position < 0:
         raise GuestError(EINVAL)
-    done = _copy(task, file, position, target, None, min(count, MAX_RW_COUNT))
+    done = copy_between(task, file, position, target, None, min(count, MAX_RW_COUNT))
     if position is not None:
         task.mem.write(offset, (position + done).to_bytes(8, "little"))
     return done
@@ -229,43 +238,8 @@ def copy_file_range(
     count = min(count, max(file.inode.size - start, 0), MAX_RW_COUNT)
     if file.inode is target.inode and start < end + count and end < start + count:
         raise GuestError(EINVAL)
-    done = _copy(task, file, offsets[0], target, offsets[1], count)
+    done = copy_between(task, file, offsets[0], target, offsets[1], count)
     for address, before in ((source_offset, offsets[0]), (out_offset, offsets[1])):
         if before is not None:
             task.mem.write(address, (before + done).to_bytes(8, "little"))
-    return done
-
-
-def _copy(
-    task: "Task", source: OpenFile, offset: int | None, target: OpenFile, target_offset: int | None, count: int
-) -> int:
-    """Copy in steps, from and to the positions where no offset is given; how much was."""
-    done = 0
-    while done < count:
-        task.kernel.check()
-        wanted = min(count - done, STEP)
-        written, waits = 0, False
-        try:
-            data = source.read(task, wanted) if offset is None else source.pread(task, offset + done, wanted)
-            if not data:
-                break
-            try:
-                if target_offset is None:
-                    written = target.write(task, data)
-                else:
-                    written = target.pwrite(task, target_offset + done, data)
-            except Blocked as wait:
-                written, waits = wait.progress, True
-                if not done and not written:
-                    raise
-            finally:
-                if offset is None and written < len(data):
-                    source.unread(data[written:])
-        except GuestError:
-            if not done:
-                raise
-            break
-        done += written
-        if waits or written < wanted:
-            break
     return done

@@ -12,6 +12,7 @@ from pyvmm.linux.signals import SignalInfo, valid
 from pyvmm.linux.syscalls.signals import read_info
 from pyvmm.linux.table import Fd, Flags, Int, Pointer, UInt, syscall
 from pyvmm.linux.vfs.anonymous import EventInode
+from pyvmm.linux.vfs.procfs.tree import TaskDirectory
 
 if TYPE_CHECKING:
     from pyvmm.linux.process import Process
@@ -37,6 +38,14 @@ def process_behind(task: "Task", fd: int) -> PidFile:
     return file
 
 
+def _receiver(task: "Task", fd: int) -> "Process":
+    """Whom ``fd`` stands for: a pidfd's process, or that of a directory ``/proc/<pid>`` (``tgid_pidfd_to_pid()``)."""
+    inode = task.files.get(fd).inode
+    if isinstance(inode, TaskDirectory) and inode.is_whole:
+        return inode.process
+    return process_behind(task, fd).process
+
+
 @syscall
 def pidfd_open(task: "Task", pid: Int, flags: Flags) -> int:
     """pidfd_open(2): a descriptor that stands for a process.
@@ -59,8 +68,7 @@ def pidfd_send_signal(task: "Task", fd: Fd, signo: Int, info: Pointer, flags: Fl
     """
     if flags not in _SIGNAL_FLAGS:
         raise GuestError(EINVAL)
-    file = process_behind(task, fd)
-    process = file.process
+    process = _receiver(task, fd)
     sent = SignalInfo(signo, SI_USER, pid=task.pid, uid=task.creds.uid)
     if info:
         number, sent = read_info(task, info)
@@ -70,7 +78,7 @@ def pidfd_send_signal(task: "Task", fd: Fd, signo: Int, info: Pointer, flags: Fl
             raise GuestError(EPERM)
     if signo and not valid(signo):
         raise GuestError(EINVAL)
-    if file.is_gone:
+    if task.kernel.processes.get(process.pid) is not process:
         raise GuestError(ESRCH)
     others = [process]
     if flags == _PIDFD_SIGNAL_PROCESS_GROUP:

@@ -1,12 +1,11 @@
 """Signals: dispositions, masks, sending, and the way back from a handler."""
 
 import struct
-from errno import EAGAIN, EINVAL, ENOMEM, EPERM, ESRCH
+from errno import EAGAIN, EINVAL, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
 from pyvmm.linux import sigframe
 from pyvmm.linux.abi.signal import (
-    MINSIGSTKSZ,
     NSIG,
     SI_TKILL,
     SI_USER,
@@ -15,8 +14,6 @@ from pyvmm.linux.abi.signal import (
     SIG_UNBLOCK,
     SIGKILL,
     SIGSTOP,
-    SS_AUTODISARM,
-    SS_DISABLE,
     SS_ONSTACK,
 )
 from pyvmm.linux.errors import GuestError, RegistersSet
@@ -138,26 +135,11 @@ def rt_sigtimedwait(task: "Task", mask: Pointer, info: Pointer, timeout: Pointer
 def sigaltstack(task: "Task", new: Pointer, old: Pointer) -> int:
     """sigaltstack(2)."""
     signals = task.signals
-    active = not signals.stack_flags & SS_DISABLE and 0 <= task.cpu.rsp - signals.stack_address < signals.stack_size
-    before = struct.pack(
-        "<QI4xQ",
-        signals.stack_address,
-        signals.stack_flags | (SS_ONSTACK if active else 0),
-        signals.stack_size,
-    )
+    shown = SS_ONSTACK if signals.on_stack(task.cpu.rsp) else 0
+    before = struct.pack("<QI4xQ", signals.stack_address, signals.stack_flags | shown, signals.stack_size)
     if new:
         address, flags, size = struct.unpack("<QI4xQ", task.mem.read(new, 24))
-        if active:
-            raise GuestError(EPERM)
-        if flags & ~SS_AUTODISARM not in (0, SS_ONSTACK, SS_DISABLE):
-            raise GuestError(EINVAL)
-        if flags & SS_DISABLE:
-            signals.stack_address, signals.stack_size, signals.stack_flags = 0, 0, SS_DISABLE
-        else:
-            if size < MINSIGSTKSZ:
-                raise GuestError(ENOMEM)
-            signals.stack_address, signals.stack_size = address, size
-            signals.stack_flags = flags & SS_AUTODISARM
+        signals.set_stack(task.cpu.rsp, address, flags, size)
     if old:
         task.mem.write(old, before)
     return 0

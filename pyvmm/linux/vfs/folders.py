@@ -195,6 +195,7 @@ class DirectoryInode(StoredInode):
 
     def clear(self) -> None:
         """Give the room back."""
+        super().clear()
         self.store.take_bytes(-self.charged)
         self.charged = 0
 

@@ -6,8 +6,8 @@ be saved. Permissions are checked by the callers (:mod:`.namei`, :mod:`.changes`
 fails for want of room.
 """
 
-from collections.abc import Iterator
-from errno import EFBIG
+from collections.abc import Iterator, Mapping
+from errno import EFBIG, ENOSPC
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi.fcntl import MAX_FILE_SIZE
@@ -25,17 +25,22 @@ if TYPE_CHECKING:
 
 #: Names an inode may have: ext4's limit.
 LINK_MAX = 65000
+#: Bytes of all extended attributes of an inode, and what each costs besides name and value.
+XATTRS_MAX, XATTR_COST = 128 << 10, 128
+_NO_XATTRS: Mapping[bytes, bytes] = {}
 
 
 class StoredInode(Inode):
     """An inode of the store: it has a number there, and attributes that can be changed."""
 
-    __slots__ = ("dirty", "store")
+    __slots__ = ("dirty", "store", "xattrs")
 
     def __init__(self, store: "InodeStore", fs: FileSystem, ino: int, mode: int, uid: int, gid: int, now: int) -> None:
         super().__init__(fs, ino, mode, uid, gid, now)
         self.store = store
         self.dirty = False
+        #: Extended attributes; changed by :meth:`set_xattr` only, for the dict without any is everybody's.
+        self.xattrs: Mapping[bytes, bytes] = _NO_XATTRS
 
     def hold(self) -> None:
         """See :meth:`Inode.hold`."""
@@ -76,8 +81,30 @@ class StoredInode(Inode):
         if not count and self.holds <= 0:
             self.store.forget(self)
 
+    def set_xattr(self, name: bytes, value: bytes | None, now: int) -> None:
+        """Give an extended attribute a value, or (``None``) take it away.
+
+        :raises GuestError: ENOSPC, as ext4 has it: all of one inode's together are limited, by a block there.
+        """
+        changed = {**self.xattrs}
+        changed.pop(name, None)
+        if value is not None:
+            changed[name] = value
+        cost = _xattrs_cost(changed)
+        if value is not None and cost > XATTRS_MAX:
+            raise GuestError(ENOSPC)
+        self.store.take_bytes(cost - _xattrs_cost(self.xattrs))
+        self.xattrs = changed
+        self.ctime = now
+        self.dirty = True
+
     def clear(self) -> None:
         """Give back what the inode takes of the quota."""
+        self.store.take_bytes(-_xattrs_cost(self.xattrs))
+
+
+def _xattrs_cost(xattrs: Mapping[bytes, bytes]) -> int:
+    return sum(XATTR_COST + len(name) + len(value) for name, value in xattrs.items())
 
 
 class RegularInode(StoredInode):
@@ -208,6 +235,7 @@ class RegularInode(StoredInode):
 
     def clear(self) -> None:
         """Give the room back."""
+        super().clear()
         self.content.clear()
 
 
@@ -229,6 +257,7 @@ class SymlinkInode(StoredInode):
 
     def clear(self) -> None:
         """Give the room back."""
+        super().clear()
         if self.ino > self.store.image_count:
             self.store.take_bytes(-len(self.target))
 

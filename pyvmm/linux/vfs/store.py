@@ -27,7 +27,8 @@ class Clock(Protocol):
         """Nanoseconds since 1970."""
 
 
-#: A saved inode: dev, mode, uid, gid, nlink, rdev, atime, mtime, ctime, btime, and what its kind adds.
+#: A saved inode: dev, mode, uid, gid, nlink, rdev, atime, mtime, ctime, btime, what its kind
+#: adds, and the extended attributes.
 Record = list[Any]
 
 _CLASSES: dict[int, type[StoredInode]] = {S_IFREG: RegularInode, S_IFDIR: DirectoryInode, S_IFLNK: SymlinkInode}
@@ -172,10 +173,11 @@ class InodeStore:
         self.quota.inodes_used = state["inodes_used"]
 
     def _from_record(self, ino: int, record: Record) -> StoredInode:
-        dev, mode, uid, gid, nlink, rdev, atime, mtime, ctime, btime, payload = record
+        dev, mode, uid, gid, nlink, rdev, atime, mtime, ctime, btime, payload, xattrs = record
         inode = _CLASSES.get(mode & S_IFMT, SpecialInode)(self, self._filesystems[dev], ino, mode, uid, gid, ctime)
         inode.nlink, inode.rdev = nlink, rdev
         inode.atime, inode.mtime, inode.btime = atime, mtime, btime
+        inode.xattrs = xattrs
         if isinstance(inode, RegularInode):
             size, base_size, charged, chunks, frames, seals, shared_maps = payload
             content = inode.content = Content(self.quota, size, None, 0)
@@ -206,7 +208,7 @@ def _record_of(inode: StoredInode) -> Record:
         payload = inode.target
     return [
         inode.fs.dev, inode.mode, inode.uid, inode.gid, inode.nlink, inode.rdev,
-        inode.atime, inode.mtime, inode.ctime, inode.btime, payload,
+        inode.atime, inode.mtime, inode.ctime, inode.btime, payload, inode.xattrs,
     ]  # fmt: skip
 
 

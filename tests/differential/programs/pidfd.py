@@ -49,3 +49,11 @@ for flags in (0x1000, 0x1000 | 0x100000, 0x1000 | 0x400000):
         os._exit(9)
     print(os.get_inheritable(place.value), os.waitid(os.P_PIDFD, place.value, os.WEXITED).si_status)
     os.close(place.value)
+
+# A directory of /proc stands for its process as well, but not one of a thread.
+caught = []
+signal.signal(signal.SIGUSR2, lambda *what: caught.append(what[0]))
+with_directory = os.open(f"/proc/{os.getpid()}", os.O_DIRECTORY)
+print(fails(signal.pidfd_send_signal, with_directory, signal.SIGUSR2), len(caught))
+thread = os.open(f"/proc/self/task/{os.getpid()}", os.O_DIRECTORY)
+print(fails(signal.pidfd_send_signal, thread, 0), fails(signal.pidfd_send_signal, os.open("/proc", os.O_RDONLY), 0))

@@ -14,6 +14,7 @@ from pyvmm.linux.vfs.pseudo import GeneratedInode, LinkInode, MagicLinkInode, Ps
 
 if TYPE_CHECKING:
     from pyvmm.linux.files.base import OpenFile
+    from pyvmm.linux.process import Process
     from pyvmm.linux.task import Task
     from pyvmm.linux.vfs.vfs import Vfs
 
@@ -110,7 +111,7 @@ class _OfTask(Inode):
 class TaskDirectory(_OfTask):
     """``/proc/<pid>`` and ``/proc/<pid>/task/<tid>``."""
 
-    __slots__ = ("_whole",)
+    __slots__ = ("is_whole",)
 
     #: Name -> where the link leads, as it shows and as an inode.
     _LINKS = (b"cwd", b"root", b"exe")
@@ -119,7 +120,12 @@ class TaskDirectory(_OfTask):
     def __init__(self, task: "Task", ino: int, whole: bool) -> None:
         super().__init__(task, ino)
         self.nlink = 9 if whole else 7
-        self._whole = whole
+        self.is_whole = whole
+
+    @property
+    def process(self) -> "Process":
+        """Whose directory it is."""
+        return self._task.process
 
     def _names(self) -> Iterator[tuple[bytes, int]]:
         for name, (mode, _, _) in PROCESS_FILES.items():
@@ -128,7 +134,7 @@ class TaskDirectory(_OfTask):
         for name in self._LINKS:
             yield name, S_IFLNK | 0o777
         for name in self._DIRECTORIES:
-            if self._whole or name != b"task":
+            if self.is_whole or name != b"task":
                 yield name, S_IFDIR | 0o555
 
     def lookup(self, name: bytes) -> Inode | None:

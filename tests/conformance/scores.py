@@ -1,0 +1,106 @@
+"""The table of scores in ``docs/conformance.md``."""
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from tests.conformance.records import Difference, Exclusion, Record
+from tests.conformance.tiers import TIERS, TITLES
+
+DOCUMENT = Path("docs/conformance.md")
+
+_COLUMNS = (
+    "module", "host: passed", "failed", "skipped", "s", "inside: passed", "failed", "skipped", "s", "differ",
+)  # fmt: skip
+_INTRODUCTION = """\
+# CPython's own suite, inside forks
+
+The regression tests of the very interpreter that is in the image, module by module: once on the host and once in a fork
+of a template that has the tests in its image (`tests/conformance/suite.toml`), with the same program, environment and
+privileges. What is run is `python -m unittest -q test.test_x`; inside, the program of the fork executes it.
+A module may take four times as long inside as on the host, times the published factor of 3 (at least 60 s), and has the
+memory that every sandbox has, 512 MiB.
+
+`make conformance` runs all of it; `python -m tests.conformance --tier A`, or `... dict list`, a part. `--write` makes
+the tables below. *Differ* counts the tests that pass on the host and do not pass inside (failed, skipped, or not
+reached), and those that fail only there.
+"""
+
+
+class Score(msgspec.Struct, frozen=True):
+    """One row."""
+
+    module: str
+    tier: str
+    passed_native: int
+    failed_native: int
+    skipped_native: int
+    seconds_native: float
+    passed_inside: int
+    failed_inside: int
+    skipped_inside: int
+    seconds_inside: float
+    different: int
+
+    @classmethod
+    def of(cls, module: str, tier: str, native: Record, inside: Record, found: list[Difference]) -> "Score":
+        """The score of a module that was run on both sides."""
+        counts = [
+            value
+            for record in (native, inside)
+            for value in (*map(record.count, ("passed", "failed", "skipped")), round(record.seconds, 1))
+        ]
+        return cls(module, tier, *counts, len(found))
+
+    def row(self) -> str:
+        """As a row of the table."""
+        return "| " + " | ".join(map(str, [self.module, *msgspec.structs.astuple(self)[2:]])) + " |"
+
+
+def update(scores: list[Score], excluded: list[Exclusion]) -> None:
+    """Write the document; modules that were not run now keep their rows."""
+    rows = {score.module: score for score in _read()}
+    rows.update((score.module, score) for score in scores)
+    parts = [_INTRODUCTION]
+    for tier in TIERS:
+        own = [rows[name] for name in TIERS[tier] if name in rows]
+        own += sorted((each for each in rows.values() if each.tier == tier and each not in own), key=lambda s: s.module)
+        if own:
+            parts.append(_table(tier, own))
+    parts.append("## Exclusions\n")
+    parts.append(
+        "\n".join(f"* `{each.test}`: {each.reason} ({each.date})" for each in excluded) + "\n"
+        if excluded
+        else "None.\n"
+    )
+    DOCUMENT.write_text("\n".join(parts))
+
+
+def _table(tier: str, scores: list[Score]) -> str:
+    columns = zip(*(msgspec.structs.astuple(score)[2:] for score in scores), strict=True)
+    total = Score("**all**", tier, *(round(sum(column), 1) for column in columns))
+    share = 100 * (1 - total.different / max(total.passed_native, 1))
+    lines = [
+        f"## {tier}: {TITLES[tier]}\n",
+        f"{share:.2f} % of what passes on the host passes inside.\n",
+        "| " + " | ".join(_COLUMNS) + " |",
+        "|---|" + "---:|" * (len(_COLUMNS) - 1),
+        *(score.row() for score in scores),
+        total.row(),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _read() -> list[Score]:
+    """The rows that the document has."""
+    scores = []
+    tier = ""
+    for line in DOCUMENT.read_text().split("\n") if DOCUMENT.exists() else ():
+        if found := re.match(r"## ([A-Z]): ", line):
+            tier = found[1]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == len(_COLUMNS) and re.fullmatch(r"\w+", cells[0]) and cells[1].isdigit():
+            values = [float(cell) if "." in cell else int(cell) for cell in cells[1:]]
+            scores.append(Score(cells[0], tier, *values))
+    return scores
