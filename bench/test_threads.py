@@ -11,8 +11,8 @@ _FORKS = 5
 
 # Each prints a JSON list of seconds.
 
-# Machine code, so that the interpreter's own lock has no part in it. With two words in memory one thread gives and takes,
-# the other takes and gives:
+# Machine code, so that the interpreter's own lock has no part in it. With two words in memory one thread gives and
+# takes, the other takes and gives:
 #     give: theirs = 1; futex(theirs, FUTEX_WAKE_PRIVATE, 1)
 #     take: while mine == 0: futex(mine, FUTEX_WAIT_PRIVATE, 0); then mine = 0
 _SWITCH = """
