@@ -195,10 +195,7 @@ def _seals(file: OpenFile, command: int, seals: int) -> int:
 
 @syscall
 def ioctl(task: "Task", fd: Fd, request: Flags, argument: Pointer) -> int:
-    """ioctl(2): what concerns every descriptor, then what its kind of file knows (ENOTTY).
-
-    No file is a terminal.
-    """
+    """ioctl(2): what concerns every descriptor, then what its kind of file knows (ENOTTY)."""
     file = task.files.get(fd)
     if request in (FIOCLEX, FIONCLEX):
         task.files.set_cloexec(fd, request == FIOCLEX)
