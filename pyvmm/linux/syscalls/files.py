@@ -175,6 +175,8 @@ def _fcntl_rare(task: "Task", file: OpenFile, command: int, argument: int) -> in
         return _seals(file, command, argument)
     if command == abi.F_GETLEASE:
         return abi.F_UNLCK
+    if command == abi.F_NOTIFY and not argument & 0x7FFF_FFFF:
+        return 0  # No notifications are wanted any more, as there never were.
     raise GuestError(EINVAL)
 
 
