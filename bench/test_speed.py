@@ -79,7 +79,7 @@ print(json.dumps(samples))
 """
 
 
-def _both(
+def both(
     template: Template, warm: WarmInterpreter, program: str, forks: int
 ) -> tuple[list[list[float]], list[list[float]]]:
     """The samples of ``program`` in so many forks, and on the host, run in turns."""
@@ -92,42 +92,42 @@ def _both(
     return ours, theirs
 
 
-def _flat(samples: list[list[float]]) -> list[float]:
+def flat(samples: list[list[float]]) -> list[float]:
     return [value for run in samples for value in run]
 
 
 def test_system_call_speed(
     template: Template, warm: WarmInterpreter, report: Report, rounds: Callable[[int], int]
 ) -> None:
-    ours, theirs = _both(template, warm, _SYSTEM_CALL, rounds(_FORKS))
-    rival = Series.of("host", "µs", _flat(theirs), 1e6)
-    report.add(Case(Series.of("os.getppid(): a system call", "µs", _flat(ours), 1e6), [rival], notes=[_CLOCKS]))
+    ours, theirs = both(template, warm, _SYSTEM_CALL, rounds(_FORKS))
+    rival = Series.of("host", "µs", flat(theirs), 1e6)
+    report.add(Case(Series.of("os.getppid(): a system call", "µs", flat(ours), 1e6), [rival], notes=[_CLOCKS]))
 
 
 def test_page_fault_speed(
     template: Template, warm: WarmInterpreter, report: Report, rounds: Callable[[int], int]
 ) -> None:
-    ours, theirs = _both(template, warm, _PAGE_FAULT, rounds(_FORKS))
-    rival = Series.of("host", "µs", _flat(theirs), 1e6)
-    report.add(Case(Series.of("first touch of a new page, in order", "µs", _flat(ours), 1e6), [rival]))
+    ours, theirs = both(template, warm, _PAGE_FAULT, rounds(_FORKS))
+    rival = Series.of("host", "µs", flat(theirs), 1e6)
+    report.add(Case(Series.of("first touch of a new page, in order", "µs", flat(ours), 1e6), [rival]))
 
 
 def test_loop_speed(template: Template, warm: WarmInterpreter, report: Report, rounds: Callable[[int], int]) -> None:
-    ours, theirs = _both(template, warm, _LOOP, rounds(_FORKS))
-    rival = Series.of("host", "ms", _flat(theirs), 1e3)
-    report.add(Case(Series.of("300,000 turns of a Python loop", "ms", _flat(ours), 1e3), [rival]))
+    ours, theirs = both(template, warm, _LOOP, rounds(_FORKS))
+    rival = Series.of("host", "ms", flat(theirs), 1e3)
+    report.add(Case(Series.of("300,000 turns of a Python loop", "ms", flat(ours), 1e3), [rival]))
 
 
 def test_numpy_speed(template: Template, warm: WarmInterpreter, report: Report, rounds: Callable[[int], int]) -> None:
-    ours, theirs = _both(template, warm, _MATRICES, rounds(_FORKS))
+    ours, theirs = both(template, warm, _MATRICES, rounds(_FORKS))
     for name, first, last, bar in (
         ("ones((500,500)) @ ones((500,500)), first in a fork", 0, 1, False),
         ("ones((500,500)) @ ones((500,500)), from then on", 1, None, True),
     ):
-        inside = Series.of(name, "ms", _flat([run[first:last] for run in ours]), 1e3)
-        outside = Series.of("host", "ms", _flat([run[first:last] for run in theirs]), 1e3)
+        inside = Series.of(name, "ms", flat([run[first:last] for run in ours]), 1e3)
+        outside = Series.of("host", "ms", flat([run[first:last] for run in theirs]), 1e3)
         bars = [Bar("≤ 1.1 × host", inside.p50 / outside.p50, 1.1)] if bar else []
         report.add(Case(inside, [outside], bars))
-    ours, theirs = _both(template, warm, _PRODUCT_ONLY, rounds(_FORKS))
-    rival = Series.of("host", "ms", _flat(theirs), 1e3)
-    report.add(Case(Series.of("the product alone, into memory that is there", "ms", _flat(ours), 1e3), [rival]))
+    ours, theirs = both(template, warm, _PRODUCT_ONLY, rounds(_FORKS))
+    rival = Series.of("host", "ms", flat(theirs), 1e3)
+    report.add(Case(Series.of("the product alone, into memory that is there", "ms", flat(ours), 1e3), [rival]))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi.signal import CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, SIG_IGN, SIGCHLD
 from pyvmm.linux.errors import GuestError
+from pyvmm.linux.files.terminal import leader_ended
 from pyvmm.linux.futex import FUTEX_BITSET_ANY, FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS, futex_wake
 from pyvmm.linux.signalling import send_to_process
 from pyvmm.linux.signals import SignalInfo
@@ -99,6 +100,8 @@ def end_process(process: "Process", status: int) -> None:
     for child in list(process.children.values()):
         _orphan_process(child)
     process.stopped = 0
+    if process.session == process.pid:
+        leader_ended(process)
     process.ended.wake()
     parent = process.parent
     if parent is None:

@@ -10,6 +10,7 @@ from pyvmm.linux.signals import SharedSignals
 from pyvmm.linux.wait import WaitQueue
 
 if TYPE_CHECKING:
+    from pyvmm.linux.files.terminal import Terminal
     from pyvmm.linux.kernel import Kernel
     from pyvmm.linux.task import Task
     from pyvmm.linux.timers import ProcessTimers
@@ -63,7 +64,9 @@ class Process:
         self.children_cpu_ns = 0
         self.timers: ProcessTimers | None = None
         #: The controlling terminal of its session.
-        self.terminal: object | None = None
+        self.terminal: Terminal | None = None
+        #: A session leader whose terminal was hung up: the process group that was in front then.
+        self.former_foreground = 0
         #: The parent-death signal (prctl(2)), and whether orphans below come here.
         self.death_signal = 0
         self.is_subreaper = False

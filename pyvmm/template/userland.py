@@ -54,14 +54,48 @@ _DIRECTORIES = {
     "/dev": 0o755, "/proc": 0o555, "/sys": 0o555, "/run": 0o755, "/root": 0o700, "/home": 0o755, "/etc": 0o755,
     "/usr/bin": 0o755, "/tmp": 0o1777, "/var/tmp": 0o1777,
 }  # fmt: skip
+_PROTOCOLS = """\
+ip\t0\tIP
+icmp\t1\tICMP
+igmp\t2\tIGMP
+tcp\t6\tTCP
+udp\t17\tUDP
+ipv6\t41\tIPv6
+ipv6-icmp\t58\tIPv6-ICMP
+sctp\t132\tSCTP
+udplite\t136\tUDPLite
+"""
+#: Names of ports that programs ask for.
+_SERVICES = "".join(
+    f"{name}\t{port}/{protocol}{alias}\n"
+    for name, port, protocols, alias in (
+        ("echo", 7, "tcp udp", ""), ("discard", 9, "tcp udp", "\tsink null"), ("daytime", 13, "tcp udp", ""),
+        ("ftp-data", 20, "tcp", ""), ("ftp", 21, "tcp", ""), ("ssh", 22, "tcp", ""), ("telnet", 23, "tcp", ""),
+        ("smtp", 25, "tcp", "\tmail"), ("time", 37, "tcp udp", "\ttimserver"), ("domain", 53, "tcp udp", ""),
+        ("http", 80, "tcp", "\twww"), ("kerberos", 88, "tcp udp", "\tkerberos5 krb5"), ("pop3", 110, "tcp", "\tpop-3"),
+        ("nntp", 119, "tcp", "\treadnews untp"), ("ntp", 123, "udp", ""), ("imap2", 143, "tcp", "\timap"),
+        ("snmp", 161, "tcp udp", ""), ("ldap", 389, "tcp udp", ""), ("https", 443, "tcp udp", ""),
+        ("submissions", 465, "tcp", "\tssmtp smtps urd"), ("syslog", 514, "udp", ""), ("submission", 587, "tcp", ""),
+        ("ldaps", 636, "tcp udp", ""), ("imaps", 993, "tcp", ""), ("pop3s", 995, "tcp", ""),
+        ("mysql", 3306, "tcp", ""), ("postgresql", 5432, "tcp", "\tpostgres"),
+        ("http-alt", 8080, "tcp udp", "\twebcache"),
+    )
+    for protocol in protocols.split()
+)  # fmt: skip
 _LINKS = {"/bin": "usr/bin"}
 _FILES = {
     "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n"
     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
     "/etc/group": "root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n",
-    "/etc/hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost\n",
+    "/etc/hosts": "127.0.0.1\tlocalhost\n127.0.1.1\tsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n",
     "/etc/hostname": "sandbox\n",
-    "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    "/etc/host.conf": "multi on\n",
+    # Names are those of /etc/hosts; there is nobody to ask for others.
+    "/etc/resolv.conf": "# There is no name server.\n",
+    "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\nnetworks: files\nprotocols: files\n"
+    "services: files\n",
+    "/etc/protocols": _PROTOCOLS,
+    "/etc/services": _SERVICES,
     "/etc/os-release": 'ID=pyvmm\nNAME="pyvmm"\nPRETTY_NAME="pyvmm sandbox"\n',
 }
 _USER_ID = 1000

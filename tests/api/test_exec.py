@@ -46,6 +46,15 @@ def test_javascript_is_another_name_of_node(make_client, recorder):
     assert recorder.requests[0].language == "node"
 
 
+@pytest.mark.parametrize(("language", "what"), [("node", "is not configured on this server"), ("perl", "is unknown")])
+def test_a_language_without_a_template_is_400_and_the_others_are_named(client, recorder, language, what):
+    recorder.statuses["bash"] = recorder.statuses["python"]
+    reply = client.simulate_post("/v1/exec", json={"code": "x", "language": language})
+    assert reply.status_code == 400
+    assert reply.json["error"] == f"Field `language`: the language {what}; there are: bash, python."
+    assert recorder.requests == []
+
+
 @pytest.mark.parametrize("body", ['{"code": "x", "z": [1, {"y": null}]}', '{"code": "old", "code": "x"}'])
 def test_ignores_unknown_fields_and_takes_the_last_of_repeated_ones(client, recorder, body):
     reply = client.simulate_post("/v1/exec", body=body, content_type=falcon.MEDIA_JSON)

@@ -61,12 +61,12 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoker:
     class FakeTemplate(FakeSandbox):
         @classmethod
         def load(cls, name: str) -> "FakeTemplate":
-            if name != "python":
+            if name not in ("python", "node", "mine"):
                 raise TemplateNotFound(f"no template named {name!r}\nbuild it")
-            return cls({})
+            return cls({"template": name})
 
         def fork(self, **options: Any) -> FakeSandbox:
-            return FakeSandbox(options)
+            return FakeSandbox(self.options | options)
 
     monkeypatch.setattr(pyvmm, "Template", FakeTemplate, raising=False)
     monkeypatch.setenv("PYVMM_HOME", str(tmp_path / "cache"))

@@ -88,6 +88,33 @@ def test_strace_is_run_with_trace(invoke: Invoker) -> None:
     assert [options["tracer"] is not None for _, options in invoke.calls] == [True, True]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "template"),
+    [
+        (("-c", ""), "python"),
+        (("-l", "node", "-c", ""), "node"),
+        (("--language", "node", "s.py"), "node"),
+        (("--template", "mine", "s.js"), "mine"),
+        (("s.js", "a.py"), "node"),
+        (("s.py",), "python"),
+        (("script",), "python"),
+    ],
+)
+def test_the_template_is_the_languages(
+    invoke: Invoker, tmp_path: Path, arguments: tuple[str, ...], template: str
+) -> None:
+    for name in ("s.js", "s.py", "script"):
+        (tmp_path / name).write_text("")
+    assert invoke("run", *arguments).exit_code == 0
+    assert invoke.calls[0][1]["template"] == template
+
+
+def test_a_program_without_a_file_has_the_name_that_the_language_gives(invoke: Invoker) -> None:
+    invoke("run", "-l", "node", "-c", "1")
+    invoke("run", "-", input=b"1")
+    assert [options["name"] for _, options in invoke.calls] == [None, None]
+
+
 def test_own_errors_are_one_line_and_125(invoke: Invoker) -> None:
     answer = invoke("run", "--template", "nix", "-c", "")
     assert (answer.exit_code, answer.stderr) == (125, "pyvmm: no template named 'nix' build it\n")
@@ -101,6 +128,7 @@ def test_own_errors_are_one_line_and_125(invoke: Invoker) -> None:
         (("--stdin", "-"), "exclude each other"),
         (("--timeout", "0", "-c", ""), "0<x<="),
         (("--nonsense",), "No such option"),
+        (("-l", "python", "--template", "mine", "-c", ""), "exclude each other"),
     ],
 )
 def test_wrong_use_is_2(invoke: Invoker, arguments: tuple[str, ...], words: str) -> None:

@@ -68,9 +68,12 @@ def test_a_write_that_faults_half_way_keeps_its_first_half(guest: Guest) -> None
 # -------------------------------------------------------------------------------------------------------------- dev
 
 
-def test_there_is_no_terminal(guest: Guest) -> None:
+def test_a_process_has_no_terminal_at_first(guest: Guest) -> None:
     assert guest.open(b"/dev/tty", O_RDWR) == -ENXIO
-    assert guest.open(b"/dev/ptmx", O_RDWR) == -ENOENT
+    assert guest.names(b"/dev/pts") == [b".", b".."]
+    assert guest.open(b"/dev/ptmx", O_RDWR) >= 0
+    assert guest.names(b"/dev/pts") == [b".", b"..", b"0"]
+    assert guest.open(b"/dev/pts/00") == guest.open(b"/dev/pts/1") == -ENOENT
 
 
 def test_devices_have_their_numbers(guest: Guest) -> None:
@@ -199,7 +202,7 @@ def test_directories_of_proc_are_no_files(guest: Guest) -> None:
 def test_mounts_agree(guest: Guest) -> None:
     points = [line.split()[1] for line in guest.slurp(b"/proc/mounts").splitlines()]
     assert points == [line.split()[4] for line in guest.slurp(b"/proc/self/mountinfo").splitlines()]
-    assert points == [b"/", b"/dev", b"/proc", b"/sys", b"/dev/shm"]
+    assert points == [b"/", b"/dev", b"/proc", b"/sys", b"/dev/shm", b"/dev/pts"]
 
 
 def test_one_processor_everywhere(guest: Guest) -> None:

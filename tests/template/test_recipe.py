@@ -7,7 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyvmm.errors import RecipeError
-from pyvmm.template.recipe import Recipe, builtin_recipes, canonical_name, load_recipe, parse_recipe
+from pyvmm.template.recipe import (
+    Recipe,
+    builtin_recipes,
+    builtin_runtimes,
+    canonical_language,
+    canonical_name,
+    language_of,
+    load_recipe,
+    parse_recipe,
+)
+
+_TABLE = "[runtime]\nagent = 'a'\nrehearsal = ''\n"
 
 
 def test_the_builtin_python_recipe() -> None:
@@ -50,6 +61,18 @@ def test_equal_recipes_encode_equally() -> None:
         ("runtime = 'python'\nexclude = ['../x']", "not a pattern below"),
         ("runtime = 'python'\n[env]\n'A=B' = 'x'", "not the name of a variable"),
         ('runtime = "python"\n[env]\nA = "x\\u0000y"', "null character"),
+        ("runtime = 'bash'\npackages = ['numpy']", "packages: these are Python's"),
+        ("runtime = 'bash'\ntools = ['../ls']", "tools: not the name of a program"),
+        ("runtime = 'bash'\ntools = ['-x']", "tools: not the name of a program"),
+        ("runtime = 1", r"got `int` - at `\$.runtime`"),
+        ("[runtime]\nagent = 'a'", "missing required field"),
+        (f"{_TABLE}command = []\nsuffixes = ['.x']", "length >= 1"),
+        (f"{_TABLE}command = ['sh']\nsuffixes = ['.x']", "not the absolute path of a program"),
+        (f"{_TABLE}command = ['/bin/sh', '{{agnet}}']\nsuffixes = ['.x']", "{agnet} stands for nothing"),
+        (f"{_TABLE}command = ['/bin/sh']\nsuffixes = ['x']", "not like '.py'"),
+        (f"{_TABLE}command = ['/bin/sh']\nsuffixes = ['.x']\naliases = ['A b']", "not the name of a language"),
+        (f"{_TABLE}command = ['/x']\nsuffixes = ['.x']\nfiles = {{'/x' = '../y'}}", "not a path below the folder"),
+        (f"{_TABLE}command = ['/x']\nsuffixes = ['.x']\nfiles = {{'x' = 'y'}}", "not a plain absolute path"),
     ],
 )
 def test_faults_are_named(source: str, words: str) -> None:
@@ -97,3 +120,52 @@ def test_any_list_is_a_recipe_or_a_recipe_error(field: str, values: list[str]) -
     except RecipeError:
         return
     assert list(getattr(recipe, field)) == values
+
+
+def test_the_languages_that_come_with_pyvmm() -> None:
+    assert {"python", "bash", "sh", "node", "javascript"} <= set(builtin_runtimes())
+    for name in builtin_recipes():
+        assert load_recipe(name).runtime.agent_source()
+
+
+@pytest.mark.parametrize(
+    ("given", "language"),
+    [("javascript", "node"), ("node", "node"), ("sh", "bash"), ("python", "python"), ("mine", "mine"), ("", "")],
+)
+def test_an_alias_is_another_name_of_a_language(given: str, language: str) -> None:
+    assert canonical_language(given) == language
+
+
+def test_a_template_can_be_asked_for_by_an_alias() -> None:
+    assert load_recipe("javascript") == load_recipe("node")
+
+
+@pytest.mark.parametrize(
+    ("script", "language"),
+    [
+        ("a.py", "python"),
+        ("a.b.mjs", "node"),
+        ("x.cjs", "node"),
+        ("run.sh", "bash"),
+        ("Makefile", None),
+        ("a.txt", None),
+    ],
+)
+def test_a_suffix_tells_the_language(script: str, language: str | None) -> None:
+    assert language_of(script) == language
+
+
+def test_a_recipe_of_a_language_has_its_tools_and_its_own() -> None:
+    recipe = parse_recipe("r", b'runtime = "bash"\ntools = ["git?"]\n', "r")
+    assert recipe.all_tools == ("bash", "git?")
+
+
+def test_a_language_is_named_after_its_recipe_and_its_agent_lies_beside(tmp_path: Path) -> None:
+    (tmp_path / "agent.x").write_bytes(b"the agent")
+    path = tmp_path / "cobol.toml"
+    path.write_text("[runtime]\nagent = 'agent.x'\nrehearsal = ''\ncommand = ['/usr/bin/x']\nsuffixes = ['.cob']\n")
+    runtime = load_recipe(path).runtime
+    assert (runtime.language, runtime.script, runtime.agent_source()) == ("cobol", "main.cob", b"the agent")
+    (tmp_path / "agent.x").unlink()
+    with pytest.raises(RecipeError, match=r"cannot read the agent .*agent\.x: No such file"):
+        runtime.agent_source()

@@ -17,6 +17,7 @@ from pyvmm.linux.abi.socket import (
     IPPROTO_MAX,
     IPPROTO_TCP,
     IPPROTO_UDP,
+    IPPROTO_UDPLITE,
     SOCK_DGRAM,
     SOCK_MAX,
     SOCK_RAW,
@@ -85,9 +86,9 @@ def _make_inet(network: Network, domain: int, kind: int, protocol: int, uid: int
     if kind == SOCK_DGRAM and protocol == (IPPROTO_ICMP if domain == AF_INET else IPPROTO_ICMPV6):
         # ``net.ipv4.ping_group_range`` is empty.
         raise GuestError(EACCES)
-    if protocol not in (0, usual):
+    if protocol not in (0, usual) and (kind, protocol) != (SOCK_DGRAM, IPPROTO_UDPLITE):
         raise GuestError(EPROTONOSUPPORT)
-    return make(network, domain, kind, usual, uid)
+    return make(network, domain, kind, protocol or usual, uid)
 
 
 def make_pair(task: "Task", domain: int, kind: int, protocol: int) -> tuple[UnixSocket, UnixSocket]:

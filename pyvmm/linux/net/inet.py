@@ -9,12 +9,13 @@ from errno import (
     ENODEV,
     ENOPROTOOPT,
     ENOTCONN,
+    EOPNOTSUPP,
     EPERM,
 )
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi import socket as abi
-from pyvmm.linux.abi.socket import AF_INET, AF_INET6, AF_UNSPEC, SO_BROADCAST, SOL_IP, SOL_IPV6
+from pyvmm.linux.abi.socket import AF_INET, AF_INET6, AF_UNSPEC, SO_BROADCAST, SOL_IP, SOL_IPV6, SOL_SOCKET
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.net.addresses import (
     ANY4,
@@ -55,6 +56,9 @@ _DEFAULT_BY_MINUS_ONE = frozenset(
         (SOL_IPV6, abi.IPV6_MULTICAST_HOPS), (SOL_IPV6, abi.IPV6_TCLASS),
     }
 )  # fmt: skip
+#: ``INET_ECN_MASK``: what TCP itself says in the traffic class.
+_ECN_MASK = 3
+_NOT_OF_STREAMS = {(SOL_IP, abi.IP_MULTICAST_TTL): EINVAL, (SOL_IPV6, abi.IPV6_MULTICAST_HOPS): ENOPROTOOPT}
 _GROUPS = frozenset({(SOL_IP, abi.IP_ADD_MEMBERSHIP), (SOL_IPV6, abi.IPV6_JOIN_GROUP)})
 _GROUPS_LEFT = frozenset({(SOL_IP, abi.IP_DROP_MEMBERSHIP), (SOL_IPV6, abi.IPV6_LEAVE_GROUP)})
 
@@ -177,13 +181,18 @@ class InetSocket(Socket):
         if known is None:
             raise GuestError(ENOPROTOOPT)
         default, lowest, highest = known
+        is_stream = self.type == abi.SOCK_STREAM
+        if is_stream and key in _NOT_OF_STREAMS:
+            raise GuestError(_NOT_OF_STREAMS[key])
         value = data[0] if level == SOL_IP and 1 <= len(data) < 4 else integer(data)
         if value == -1 and key in _DEFAULT_BY_MINUS_ONE:
             value = default
-        if (lowest, highest) == (0, 1):
+        if (lowest, highest) == (0, 1) and key != (SOL_IPV6, abi.IPV6_MULTICAST_LOOP):
             value = int(bool(value))
         if key == (SOL_IP, abi.IP_TOS):
             value &= 0xFF
+        if is_stream and key in ((SOL_IP, abi.IP_TOS), (SOL_IPV6, abi.IPV6_TCLASS)):
+            value &= ~_ECN_MASK
         if not lowest <= value <= highest:
             raise GuestError(EINVAL)
         if key == (SOL_IPV6, abi.IPV6_V6ONLY) and self.local is not None:
@@ -193,10 +202,10 @@ class InetSocket(Socket):
 
     def get_option(self, task: "Task", level: int, option: int) -> bytes:
         """See :meth:`Socket.get_option`."""
-        if level not in (SOL_IP, SOL_IPV6):
+        if level == SOL_SOCKET:
             return super().get_option(task, level, option)
-        if level == SOL_IPV6 and self.domain != AF_INET6:
-            raise GuestError(ENOPROTOOPT)
+        if level not in (SOL_IP, SOL_IPV6) or (level == SOL_IPV6 and self.domain != AF_INET6):
+            raise GuestError(EOPNOTSUPP if self.domain == AF_INET else ENOPROTOOPT)
         if (level, option) in ((SOL_IP, abi.IP_MTU), (SOL_IPV6, abi.IPV6_MTU)):
             if self.remote is None:
                 raise GuestError(ENOTCONN)

@@ -31,6 +31,7 @@ class Network:
         self.by_inode: dict[tuple[int, int], Socket] = {}
         self.tcp = PortTable(self.random_number)
         self.udp = PortTable(self.random_number)
+        self.udplite = PortTable(self.random_number)
         #: Descriptors that have been sent and not received.
         self.rights_in_flight = 0
         #: All open sockets, by number.
@@ -50,7 +51,7 @@ class Network:
         self._sockets.clear()
         self.abstract.clear()
         self.by_inode.clear()
-        self.tcp = self.udp = PortTable(_no_numbers)
+        self.tcp = self.udp = self.udplite = PortTable(_no_numbers)
         del self.kernel
 
     def next_number(self) -> int:

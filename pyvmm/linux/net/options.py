@@ -10,6 +10,7 @@ from pyvmm.linux.abi.socket import (
     SO_ACCEPTCONN,
     SO_ATTACH_FILTER,
     SO_BINDTODEVICE,
+    SO_BPF_EXTENSIONS,
     SO_BROADCAST,
     SO_BSDCOMPAT,
     SO_BUSY_POLL,
@@ -51,6 +52,7 @@ from pyvmm.linux.abi.socket import (
     SO_TIMESTAMPING,
     SO_TIMESTAMPNS,
     SO_TYPE,
+    SO_WIFI_STATUS,
     SO_ZEROCOPY,
     TIMEVAL,
     UCRED,
@@ -65,13 +67,15 @@ if TYPE_CHECKING:
 BUFFER_MAX = 212_992
 _SNDBUF_MIN, _RCVBUF_MIN = 4608, 2304
 _SECOND, _MICROSECOND = 1_000_000_000, 1000
+#: ``SKF_AD_MAX``.
+_BPF_EXTENSIONS = 64
 _INT_MAX = (1 << 31) - 1
 
 #: Options that are kept and given back as 0 or 1; they change nothing here.
 _BOOLEANS = frozenset(
     {
         SO_BROADCAST, SO_DONTROUTE, SO_KEEPALIVE, SO_NO_CHECK, SO_NOFCS, SO_OOBINLINE, SO_PASSSEC, SO_RXQ_OVFL,
-        SO_SELECT_ERR_QUEUE, SO_TIMESTAMP, SO_TIMESTAMPNS, SO_LOCK_FILTER,
+        SO_SELECT_ERR_QUEUE, SO_WIFI_STATUS, SO_TIMESTAMP, SO_TIMESTAMPNS, SO_LOCK_FILTER,
     }
 )  # fmt: skip
 #: Options that can be asked, not set.
@@ -224,7 +228,7 @@ def _integer_option(socket: "Socket", option: int) -> int:
         SO_RCVBUF: options.receive_buffer, SO_REUSEADDR: options.reuse_address, SO_REUSEPORT: options.reuse_port,
         SO_PASSCRED: options.pass_credentials, SO_ACCEPTCONN: socket.is_listening, SO_SNDLOWAT: 1,
         SO_RCVLOWAT: options.others.get(SO_RCVLOWAT, 1), SO_INCOMING_CPU: options.others.get(SO_INCOMING_CPU, 0),
-        SO_DEBUG: 0, SO_BSDCOMPAT: 0, SO_PEEK_OFF: -1, SO_MARK: 0, SO_BUSY_POLL: 0,
+        SO_BPF_EXTENSIONS: _BPF_EXTENSIONS, SO_DEBUG: 0, SO_BSDCOMPAT: 0, SO_PEEK_OFF: -1, SO_MARK: 0, SO_BUSY_POLL: 0,
         SO_MAX_PACING_RATE: options.others.get(SO_MAX_PACING_RATE, -1),
     }  # fmt: skip
     if option in known:

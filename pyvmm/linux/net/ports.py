@@ -80,7 +80,7 @@ class PortTable:
             if other is socket or not _overlap(socket, local, other):
                 continue
             both_reuse = socket.options.reuse_address and other.options.reuse_address
-            if both_reuse and not other.is_listening and not socket.is_listening:
+            if both_reuse and not other.is_listening:
                 continue
             if socket.options.reuse_port and other.options.reuse_port and socket.uid == other.uid:
                 continue

@@ -84,6 +84,8 @@ class Socket:
         self.is_listening = False
         self.is_closed = False
         self.peer_creds: Ucred | None = None
+        #: The inode number of its descriptors; 0 until it has any.
+        self.file_number = 0
         network.add(self)
 
     def __repr__(self) -> str:

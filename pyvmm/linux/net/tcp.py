@@ -211,6 +211,7 @@ class TcpSocket(StreamSocket, InetSocket):
         self.is_connecting = False
         if self.state == TCP_CLOSE:
             error = self.take_error() or ECONNREFUSED
+            self.shut = 0
             self._forget_remote()
             raise GuestError(error)
 
@@ -235,14 +236,15 @@ class TcpSocket(StreamSocket, InetSocket):
 
     def _disconnect(self) -> None:
         """``tcp_disconnect()``."""
+        error = 0
         if self.state == TCP_LISTEN:
             self._stop_listening()
-        elif self.peer is not None or self.is_connecting:
+        elif self.state != TCP_CLOSE:
             self._leave(True)
+            error = ECONNRESET
         self.queue.clear()
         self.state, self.peer, self.is_connecting = TCP_CLOSE, None, False
-        self.error = self.shut = 0
-        self.fin_received = False
+        self.error, self.shut, self.fin_received = error, 0, False
         self._forget_remote()
         self.changed.wake()
 

@@ -1,4 +1,6 @@
-"""UDP on the loopback interface (udp(7)): datagrams are delivered at once, or dropped when the receiver is full."""
+"""UDP and UDP-Lite on the loopback interface (udp(7), udplite(7)): datagrams are delivered at once, or dropped when the
+receiver is full.
+"""
 
 import struct
 from errno import (
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 from pyvmm.linux.abi import socket as abi
 from pyvmm.linux.abi.poll import POLLOUT, POLLWRBAND, POLLWRNORM
 from pyvmm.linux.abi.socket import (
+    IPPROTO_UDPLITE,
     MSG_ERRQUEUE,
     MSG_OOB,
     MSG_PEEK,
@@ -26,10 +29,12 @@ from pyvmm.linux.abi.socket import (
     SOL_IP,
     SOL_IPV6,
     SOL_UDP,
+    SOL_UDPLITE,
 )
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.net.addresses import Endpoint, family_of, inet_address
 from pyvmm.linux.net.inet import InetSocket
+from pyvmm.linux.net.options import integer, pack_integer
 from pyvmm.linux.net.ports import PortTable, accepts
 from pyvmm.linux.net.queues import Message
 from pyvmm.linux.net.socket import Outgoing, Received
@@ -43,6 +48,9 @@ _WRITABLE = POLLOUT | POLLWRNORM | POLLWRBAND
 _PKTINFO = struct.Struct("<i4s4s")
 _PKTINFO6 = struct.Struct("<16si")
 _INT = struct.Struct("<i")
+_COVERAGE = (abi.UDPLITE_SEND_CSCOV, abi.UDPLITE_RECV_CSCOV)
+#: The least that a checksum covers.
+_LITE_HEADER = 8
 
 
 class UdpSocket(InetSocket):
@@ -53,7 +61,7 @@ class UdpSocket(InetSocket):
     @property
     def ports(self) -> PortTable:
         """See :attr:`InetSocket.ports`."""
-        return self.network.udp
+        return self.network.udplite if self.protocol == IPPROTO_UDPLITE else self.network.udp
 
     # ------------------------------------------------------------------------------------------------------ connecting
 
@@ -64,9 +72,9 @@ class UdpSocket(InetSocket):
             if not self.is_bound:
                 self.release_port()
             return
+        self.bind_source()
         target = self.route(address)
         self.remote = None
-        self.bind_source()
         self.local, self.remote = self.source_for(target), target
         self.changed.wake()
 
@@ -223,7 +231,19 @@ class UdpSocket(InetSocket):
         return tuple(found)
 
     def set_option(self, task: "Task", level: int, option: int, data: bytes) -> None:
-        """See :meth:`Socket.set_option`."""
-        if level == SOL_UDP:
+        """See :meth:`Socket.set_option`: how much a checksum covers does not matter where nothing is damaged."""
+        if level == SOL_UDPLITE and self.protocol == IPPROTO_UDPLITE and option in _COVERAGE:
+            value = integer(data)
+            self.ip_options[level, option] = 0 if value == 0 else min(max(value, _LITE_HEADER), 0xFFFF)
+            return
+        if level in (SOL_UDP, SOL_UDPLITE):
             raise GuestError(ENOPROTOOPT)
         super().set_option(task, level, option, data)
+
+    def get_option(self, task: "Task", level: int, option: int) -> bytes:
+        """See :meth:`Socket.get_option`."""
+        if level == SOL_UDPLITE and self.protocol == IPPROTO_UDPLITE and option in _COVERAGE:
+            return pack_integer(self.ip_options.get((level, option), 0))
+        if level in (SOL_UDP, SOL_UDPLITE):
+            raise GuestError(ENOPROTOOPT)
+        return super().get_option(task, level, option)

@@ -175,6 +175,8 @@ def _fcntl_rare(task: "Task", file: OpenFile, command: int, argument: int) -> in
         return _seals(file, command, argument)
     if command == abi.F_GETLEASE:
         return abi.F_UNLCK
+    if command == abi.F_NOTIFY and not argument & 0x7FFF_FFFF:
+        return 0  # No notifications are wanted any more, as there never were.
     raise GuestError(EINVAL)
 
 
@@ -195,10 +197,7 @@ def _seals(file: OpenFile, command: int, seals: int) -> int:
 
 @syscall
 def ioctl(task: "Task", fd: Fd, request: Flags, argument: Pointer) -> int:
-    """ioctl(2): what concerns every descriptor, then what its kind of file knows (ENOTTY).
-
-    No file is a terminal.
-    """
+    """ioctl(2): what concerns every descriptor, then what its kind of file knows (ENOTTY)."""
     file = task.files.get(fd)
     if request in (FIOCLEX, FIONCLEX):
         task.files.set_cloexec(fd, request == FIOCLEX)

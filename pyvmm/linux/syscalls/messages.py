@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from errno import EFAULT, EINVAL, EMSGSIZE, ENOBUFS, EPIPE
 from typing import TYPE_CHECKING
 
-from pyvmm.linux.abi.fcntl import IOV_MAX
+from pyvmm.linux.abi.fcntl import IOV_MAX, MAX_RW_COUNT
 from pyvmm.linux.abi.signal import SIGPIPE
 from pyvmm.linux.abi.socket import (
     MMSG_MAX,
@@ -59,7 +59,7 @@ class Header:
 @syscall
 def sendto(task: "Task", fd: Fd, buffer: Pointer, count: Size, flags: Flags, address: Pointer, length: Int) -> int:
     """sendto(2): send, to an address if one is given."""
-    vector = buffer_at(buffer, count)
+    vector = buffer_at(buffer, min(count, MAX_RW_COUNT))
     file = socket_at(task, fd)
     outgoing = Outgoing(flags | file.message_flags)
     if address:
@@ -164,7 +164,7 @@ def recvfrom(
     task: "Task", fd: Fd, buffer: Pointer, count: Size, flags: Flags, address: Pointer, length: Pointer
 ) -> int:
     """recvfrom(2): receive, and be told from where."""
-    vector = buffer_at(buffer, count)
+    vector = buffer_at(buffer, min(count, MAX_RW_COUNT))
     file = socket_at(task, fd)
     done, received = _receive(task, file, vector, flags)
     file.socket.network.release(received.rights)
@@ -283,7 +283,5 @@ def _receive(task: "Task", file: SocketFile, vector: Vector, flags: int) -> tupl
             return done, result
         if not received.data or received.rights or done >= wanted or flags & MSG_PEEK:
             return done, result
-        if not flags & MSG_WAITALL:
-            if socket.options.pass_credentials:
-                return done, result
-            flags |= MSG_DONTWAIT
+        if not flags & MSG_WAITALL and (socket.options.pass_credentials or not socket.queue.size):
+            return done, result

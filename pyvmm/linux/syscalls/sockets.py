@@ -36,6 +36,7 @@ def install(task: "Task", made: Socket, flags: int) -> int:
     """Give a socket a descriptor; EMFILE closes it."""
     kernel, creds = task.kernel, task.creds
     inode = SocketInode(kernel.vfs.next_anonymous(), creds.fsuid, creds.fsgid, kernel.clock.realtime_ns())
+    made.file_number = inode.ino
     return task.files.install(SocketFile(inode, flags & O_NONBLOCK, made), bool(flags & SOCK_CLOEXEC))
 
 

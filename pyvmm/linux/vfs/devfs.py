@@ -2,6 +2,7 @@
 
 from pyvmm.linux.abi.stat import TMPFS_MAGIC, makedev
 from pyvmm.linux.files.devices import FullFile, NullFile, RandomFile, ZeroFile
+from pyvmm.linux.vfs.devpts import ControllingInode, MultiplexerInode, Terminals
 from pyvmm.linux.vfs.inode import FileSystem, Inode
 from pyvmm.linux.vfs.pseudo import DeviceInode, LinkInode, PseudoDirectory
 
@@ -15,8 +16,6 @@ _DEVICES = (
     (b"full", makedev(1, 7), FullFile),
     (b"random", makedev(1, 8), RandomFile),
     (b"urandom", makedev(1, 9), RandomFile),
-    # There is no controlling terminal: opening it gives ENXIO, as Linux says to a daemon.
-    (b"tty", makedev(5, 0), None),
 )
 _LINKS = (
     (b"fd", b"/proc/self/fd"),
@@ -26,12 +25,15 @@ _LINKS = (
 )
 
 
-def make_dev(shm: Inode, now: int) -> PseudoDirectory:
-    """The root of ``/dev``; ``shm`` is the root of the tmpfs at ``/dev/shm``."""
+def make_dev(shm: Inode, terminals: Terminals, now: int) -> PseudoDirectory:
+    """The root of ``/dev``; ``shm`` and ``terminals`` are what is mounted at ``/dev/shm`` and ``/dev/pts``."""
     root = PseudoDirectory(DEVFS, 1, 0o755, now)
     for number, (name, rdev, kind) in enumerate(_DEVICES, 2):
         root.add(name, DeviceInode(DEVFS, number, rdev, kind, now))
     for number, (name, target) in enumerate(_LINKS, 2 + len(_DEVICES)):
         root.add(name, LinkInode(DEVFS, number, target, now))
     root.add(b"shm", shm)
+    root.add(b"pts", terminals)
+    root.add(b"tty", ControllingInode(DEVFS, 20, now))
+    root.add(b"ptmx", MultiplexerInode(DEVFS, 21, terminals, now))
     return root

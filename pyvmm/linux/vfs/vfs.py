@@ -13,6 +13,7 @@ from pyvmm.linux.abi.stat import OVERLAYFS_SUPER_MAGIC, S_IFDIR, S_IFREG, TMPFS_
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.vfs.anonymous import PipeInode, StdioInode
 from pyvmm.linux.vfs.devfs import DEVFS, make_dev
+from pyvmm.linux.vfs.devpts import DEVPTS, Terminals
 from pyvmm.linux.vfs.folders import DirectoryInode
 from pyvmm.linux.vfs.inode import MAY_EXEC, FileSystem, Inode
 from pyvmm.linux.vfs.inputs import put_file
@@ -61,6 +62,7 @@ class Vfs:
         self._stdio: dict[int, StdioInode] = {}
         self._restored_pipes: dict[int, PipeInode] = {}
         self._devices: dict[bytes, tuple[int, DeviceMaker]] = {}
+        self.terminals = Terminals(quota, 0)
         #: Who waits for a lock of a byte range.
         self.lock_waits: Waits = {}
         self._next_anonymous = 16
@@ -95,7 +97,7 @@ class Vfs:
 
     def _make_dev(self) -> Inode:
         now = self.clock.realtime_ns()
-        root = make_dev(self.store.shm_root(self.shmfs), now)
+        root = make_dev(self.store.shm_root(self.shmfs), self.terminals, now)
         for number, (name, (rdev, make)) in enumerate(self._devices.items(), 100):
             root.add(name, DeviceInode(DEVFS, number, rdev, make, now))
         return root
@@ -203,7 +205,7 @@ class Vfs:
 
     def mounted(self) -> tuple[FileSystem, ...]:
         """What is mounted, as ``/proc/self/mounts`` lists it."""
-        return (self.rootfs, DEVFS, PROCFS, SYSFS, self.shmfs)
+        return (self.rootfs, DEVFS, PROCFS, SYSFS, self.shmfs, DEVPTS)
 
     def boot_id(self, random: Callable[[int], bytes]) -> bytes:
         """Sixteen bytes that are this sandbox's own: drawn at the first use, and never saved."""

@@ -7,6 +7,7 @@ from pyvmm.linux.abi.stat import PROC_SUPER_MAGIC, S_IFDIR, S_IFLNK, S_IFREG
 from pyvmm.linux.files.directory import DirectoryFile
 from pyvmm.linux.files.memory import MemoryFile
 from pyvmm.linux.vfs.inode import FileSystem, Inode
+from pyvmm.linux.vfs.procfs.network import NETWORK_FILES
 from pyvmm.linux.vfs.procfs.process import PROCESS_FILES
 from pyvmm.linux.vfs.procfs.system import SYSTEM_FILES
 from pyvmm.linux.vfs.pseudo import GeneratedInode, LinkInode, MagicLinkInode, PseudoDirectory
@@ -25,6 +26,7 @@ PROCFS = FileSystem(
 _PID_SHIFT = 32
 _FD_BASE = 1 << 16
 _FDINFO_BASE = 1 << 24
+_NET_BASE = 1 << 12
 _FIRST_PROCESS_COOKIE = 1 << 20
 
 
@@ -152,7 +154,10 @@ class TaskDirectory(_OfTask):
         if name == b"task":
             return ThreadsDirectory(subject, ino)
         if name == b"net":
-            return PseudoDirectory(PROCFS, ino, 0o555, now)
+            directory = PseudoDirectory(PROCFS, ino, 0o555, now)
+            for number, (child, produce) in enumerate(NETWORK_FILES.items(), self.ino + _NET_BASE):
+                directory.add(child, GeneratedInode(PROCFS, number, produce, now=now))
+            return directory
         if name == b"mem":
             return MemoryInode(subject, ino)
         if name == b"cwd":
