@@ -126,7 +126,7 @@ class Kernel:
         self.tracer: Tracer | None = None
         self.scheduler = Scheduler(clock)
         self.futexes = FutexTable()
-        self.network = Network(self)
+        self.network: Network = Network(self)
         #: All processes (zombies too) and threads by number.
         self.processes: dict[int, Process] = {}
         self.tasks: dict[int, Task] = {}

@@ -78,6 +78,13 @@ def _make(guest: Guest, call: tuple[Any, ...]) -> int:
 def test_wild_sequences_give_errors_and_leave_nothing_behind(calls: list[tuple[Any, ...]]) -> None:
     guest = Guest()
     used = guest.vfs.store.quota.bytes_used
+    # Descriptors 3 to 14 are sockets of all kinds, some of them connected, one with a name.
+    for kind in (s.STREAM, s.DGRAM, s.SEQPACKET):
+        s.pair(guest, kind)
+    s.connection(guest)
+    for domain, kind in ((1, 1), (2, 1), (10, 2), (16, 3)):
+        s.socket(guest, domain, kind)
+    s.bind(guest, 9, s.unix(b"/tmp/name"))
     for call in calls:
         with suppress(Deadlock):
             assert _make(guest, call) >= -133

@@ -19,8 +19,5 @@ os.symlink("moved", "followed")
 for name in ("linked", "followed"):
     with socket.socket(socket.AF_UNIX) as client:
         print(name, fails(client.connect, name))
-print(sorted({info[4][0] for info in socket.getaddrinfo("localhost", None)}))
 print(socket.getaddrinfo("127.0.0.1", 443, type=socket.SOCK_STREAM))
-print(
-    socket.if_nameindex()[0], socket.if_nametoindex("lo"), socket.if_indextoname(1), fails(socket.if_nametoindex, "no")
-)
+print(socket.if_nametoindex("lo"), socket.if_indextoname(1))
