@@ -225,6 +225,10 @@ def _write(
     hot: set[int],
 ) -> None:
     mm = kernel.task.mm
+    try:
+        frozen = boot.freeze(kernel)
+    except ValueError as error:
+        raise TemplateError(f"template {facts['name']!r} cannot be frozen as it is: {error}") from error
     packed = compact.pack(mm, machine.memory, hot)
     try:
         sregs = KvmSregs.from_buffer_copy(vcpu.sregs)
@@ -237,7 +241,7 @@ def _write(
             memory=packed.memory.view[: packed.size],
             hot_size=packed.hot_size,
             vcpu=VcpuState(vcpu.regs, bytes(sregs), vcpu.xsave, vcpu.msrs),
-            guest=compact.state_after(boot.freeze(kernel), packed),
+            guest=compact.state_after(frozen, packed),
             facts=facts,
         )
     finally:

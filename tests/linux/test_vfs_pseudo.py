@@ -196,7 +196,7 @@ def test_directories_of_proc_are_no_files(guest: Guest) -> None:
     assert guest.read(guest.open(b"/proc/self")) == -EISDIR
     assert guest.open(b"/proc/301") == -ENOENT
     assert guest.open(b"/proc/0300") == -ENOENT
-    assert guest.open(b"/proc/self/mem") == -ENOENT
+    assert guest.open(b"/proc/self/no_such") == -ENOENT
 
 
 def test_mounts_agree(guest: Guest) -> None:
