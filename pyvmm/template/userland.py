@@ -26,13 +26,13 @@ from pyvmm.template.packages import Package, install_packages
 from pyvmm.template.recipe import Recipe
 from pyvmm.template.tools import find_tools
 
-IMAGE_FORMAT = 3
+IMAGE_FORMAT = 4
 """Raised when the same recipe and interpreter begin to give another image; part of a template's key."""
 
 # Folders and files of the standard library that stay out: GUIs (no display), installers (no network), what only builds
 # need; and its tests, unless a recipe asks for them.
 _STDLIB_EXCLUDED = (
-    "idlelib", "tkinter", "turtle.py", "turtledemo", "ensurepip", "lib2to3", "config-*",
+    "idlelib", "tkinter", "turtle.py", "turtledemo", "ensurepip", "lib2to3", "config-*/*.a", "config-*/*.o",
     "site-packages", "dist-packages", "**/__pycache__", "sitecustomize.py", "usercustomize.py", "*.exe", "*.pth",
     "EXTERNALLY-MANAGED", "lib-dynload/_tkinter*", "lib-dynload/nis.*", "lib-dynload/ossaudiodev.*",
 )  # fmt: skip
