@@ -81,6 +81,8 @@ class Task:
     nice: int = 0
     #: Bytes that it takes of the sandbox's quota.
     charged: int = 0
+    #: SCHED_*, perhaps with SCHED_RESET_ON_FORK.
+    policy: int = 0
 
     @property
     def pid(self) -> int:

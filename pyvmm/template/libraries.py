@@ -2,8 +2,9 @@
 
 import os
 import re
+import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from pyvmm.errors import TemplateError
 from pyvmm.template.interpreter import clean_environment, elf_interpreter
 
 DEFAULT_FOLDER = "/lib/x86_64-linux-gnu"
+
+#: ``struct cache_file_new`` and ``struct file_entry_new`` of sysdeps/generic/dl-cache.h.
+_CACHE_MAGIC = b"glibc-ld.so.cache1.1"
+_CACHE_HEADER, _CACHE_ENTRY = struct.Struct("<20sIIB3xI12x"), struct.Struct("<iIIIQ")
+_CACHE_X86_64_LIBC6, _CACHE_LITTLE_ENDIAN = 0x0303, 2
 
 _LINE = re.compile(r"\t(\S+) => (\S.*?)(?: \(0x[0-9a-f]+\))?")
 
@@ -65,6 +71,29 @@ class Loader:
         return subprocess.run(
             [self.path, *arguments], capture_output=True, text=True, timeout=60, env=clean_environment()
         )
+
+
+def loader_cache(places: Mapping[str, str]) -> bytes:
+    """``/etc/ld.so.cache``, as ldconfig(8) writes it, of libraries' places by soname.
+
+    The loader would find them anyway; it is for those who look for a library by a part of its name, as
+    ``ctypes.util.find_library`` does.
+    """
+    names = sorted(places, key=_numerically, reverse=True)
+    offset = _CACHE_HEADER.size + _CACHE_ENTRY.size * len(names)
+    strings, entries = bytearray(), bytearray()
+    for name in names:
+        key = offset + len(strings)
+        strings += name.encode() + b"\0"
+        entries += _CACHE_ENTRY.pack(_CACHE_X86_64_LIBC6, key, offset + len(strings), 0, 0)
+        strings += places[name].encode() + b"\0"
+    header = _CACHE_HEADER.pack(_CACHE_MAGIC, len(names), len(strings), _CACHE_LITTLE_ENDIAN, 0)
+    return header + bytes(entries + strings)
+
+
+def _numerically(name: str) -> list[tuple[bool, int]]:
+    """The order of names in the cache (``_dl_cache_libcmp()``): numbers by value, and after everything else."""
+    return [(part.isdigit(), int(part) if part.isdigit() else ord(part)) for part in re.findall(r"[0-9]+|[^0-9]", name)]
 
 
 def is_elf(path: Path) -> bool:

@@ -21,18 +21,18 @@ from pyvmm.image import Image, ImageWriter
 from pyvmm.template.bytecode import compile_modules, pyc_path
 from pyvmm.template.cache import TemplateCache
 from pyvmm.template.interpreter import GUEST_PREFIX, Interpreter, elf_interpreter, find_interpreter
-from pyvmm.template.libraries import Loader, is_elf
+from pyvmm.template.libraries import Loader, is_elf, loader_cache
 from pyvmm.template.packages import Package, install_packages
 from pyvmm.template.recipe import Recipe
 from pyvmm.template.tools import find_tools
 
-IMAGE_FORMAT = 2
+IMAGE_FORMAT = 4
 """Raised when the same recipe and interpreter begin to give another image; part of a template's key."""
 
 # Folders and files of the standard library that stay out: GUIs (no display), installers (no network), what only builds
 # need; and its tests, unless a recipe asks for them.
 _STDLIB_EXCLUDED = (
-    "idlelib", "tkinter", "turtle.py", "turtledemo", "ensurepip", "lib2to3", "config-*",
+    "idlelib", "tkinter", "turtle.py", "turtledemo", "ensurepip", "lib2to3", "config-*/*.a", "config-*/*.o",
     "site-packages", "dist-packages", "**/__pycache__", "sitecustomize.py", "usercustomize.py", "*.exe", "*.pth",
     "EXTERNALLY-MANAGED", "lib-dynload/_tkinter*", "lib-dynload/nis.*", "lib-dynload/ossaudiodev.*",
 )  # fmt: skip
@@ -46,6 +46,8 @@ _PACKAGES_EXCLUDED = ("**/__pycache__",)
 # libgcc_s.
 _OPENED_BY_NAME = ("libgcc_s.so.1",)
 _TOOLS = "/usr/bin"
+# What ctypes.util.find_library() asks for the list of libraries.
+_LDCONFIG = Path("/sbin/ldconfig")
 _LOCALES = Path("/usr/lib/locale/C.utf8")
 
 _DIRECTORIES = {
@@ -234,11 +236,16 @@ class _Builder:
             if missing := libraries.missing.get(program):
                 raise TemplateError(f"{program} needs libraries that are not there: {', '.join(missing)}")
         inside = os.path.realpath(packages) + "/"
+        places = {}
         for soname, path in sorted(libraries.found.items()):
             real = os.path.realpath(path)
             if real.startswith(inside) or soname == os.path.basename(loader.path):
                 continue  # part of a package, found by the package's own run path
             self._library(soname, path, Path(real), folder)
+            places[soname] = f"{folder}/{soname}"
+        self._writer.file("/etc/ld.so.cache", loader_cache(places))
+        if _LDCONFIG.exists():
+            self._file(_LDCONFIG, str(_LDCONFIG), 0o755)
 
     def _library(self, soname: str, path: Path, real: Path, folder: str) -> None:
         place = f"{folder}/{soname}"

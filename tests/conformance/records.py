@@ -40,8 +40,9 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Exclusion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A test that is not run, on neither side."""
+    """A test of a module that is not run, on neither side."""
 
+    module: str
     test: str
     reason: str
     date: date

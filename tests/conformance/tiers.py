@@ -16,6 +16,13 @@ _MODULES = {
     fork1 pty coroutines unittest import importlib sqlite3 ctypes
     """,
     "D": "os pathlib shutil subprocess selectors uuid urllib posixpath stat",
+    "E": """
+    atexit audit buffer c_locale_coercion cmd_line cmd_line_script compile compileall dbm eintr epoll exception_variations
+    fcntl file_eintr filecmp fileinput grp inspect ioctl largefile logging mailbox marshal
+    multiprocessing_main_handling openpty pdb platform poll popen posix pwd py_compile runpy sched shelve site struct sys
+    sysconfig syslog tarfile threading threadsignals tty unicode_file_functions utf8_mode wait3 wait4 zipfile zipimport
+    zoneinfo
+    """,
 }
 TIERS = {tier: tuple(names.split()) for tier, names in _MODULES.items()}
 TITLES = {
@@ -23,6 +30,7 @@ TITLES = {
     "B": "threads and timers",
     "C": "fork and exec, signals, I/O",
     "D": "the operating system's surface",
+    "E": "others that ask something of a kernel",
 }
 
 
@@ -33,4 +41,4 @@ def full_name(module: str) -> str:
 
 def tier_of(module: str) -> str:
     """The tier that names a module; the last one has those that none names."""
-    return next((tier for tier, modules in TIERS.items() if module in modules), "D")
+    return next((tier for tier, modules in TIERS.items() if module in modules), "E")

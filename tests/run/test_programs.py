@@ -249,6 +249,13 @@ def test_the_c_library_knows_the_worlds_time_zones(run):
     assert result.stdout == b"IST -19800\n"
 
 
+def test_libraries_are_found_by_their_names(run):
+    result = run(
+        "from ctypes.util import find_library\nprint(find_library('c'), find_library('m'), find_library('none'))"
+    )
+    assert result.stdout == b"libc.so.6 libm.so.6 None\n"
+
+
 def test_two_runs_share_nothing(run):
     run(
         "import sys, os, builtins\nbuiltins.mark = 1\nsys.path.append('/mark')\nos.environ['MARK'] = '1'\nopen('mark', 'w').close()"

@@ -1,13 +1,28 @@
 """Scheduling: one processor, which all threads share fairly whatever they ask for."""
 
+import struct
 from errno import EACCES, EINVAL, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
+from pyvmm.linux.abi.sched import (
+    SCHED_BATCH,
+    SCHED_DEADLINE,
+    SCHED_FIFO,
+    SCHED_IDLE,
+    SCHED_OTHER,
+    SCHED_RESET_ON_FORK,
+    SCHED_RR,
+)
 from pyvmm.linux.errors import GuestError
+from pyvmm.linux.process import INIT_PID
+from pyvmm.linux.scheduler import TIME_SLICE
 from pyvmm.linux.table import Int, Pointer, UInt, syscall
 
 if TYPE_CHECKING:
     from pyvmm.linux.task import Task
+
+_REAL_TIME = (SCHED_FIFO, SCHED_RR)
+_POLICIES = (SCHED_OTHER, *_REAL_TIME, SCHED_BATCH, SCHED_IDLE)
 
 
 @syscall
@@ -17,13 +32,23 @@ def sched_yield(task: "Task") -> int:
     return 0
 
 
-def _thread(task: "Task", tid: int) -> "Task":
-    """The thread of that number (0: the caller); EINVAL, ESRCH."""
+def _thread(task: "Task", tid: int) -> "Task | None":
+    """The thread of that number (0: the caller), None for process 1, which is somebody else's; EINVAL, ESRCH."""
     if tid < 0:
         raise GuestError(EINVAL)
+    if tid == INIT_PID:
+        return None
     found = task.kernel.tasks.get(tid) if tid else task
     if found is None:
         raise GuestError(ESRCH)
+    return found
+
+
+def _own_thread(task: "Task", tid: int) -> "Task":
+    """The same, to be changed: EPERM for process 1."""
+    found = _thread(task, tid)
+    if found is None:
+        raise GuestError(EPERM)
     return found
 
 
@@ -32,6 +57,8 @@ def sched_getaffinity(task: "Task", pid: Int, size: UInt, mask: Pointer) -> int:
     """sched_getaffinity(2): processor 0; the answer is the size of the kernel's mask."""
     if size < 8 or size & 7:
         raise GuestError(EINVAL)
+    if pid < 0:
+        raise GuestError(ESRCH)
     _thread(task, pid)
     task.mem.write(mask, (1).to_bytes(8, "little"))
     return 8
@@ -41,7 +68,9 @@ def sched_getaffinity(task: "Task", pid: Int, size: UInt, mask: Pointer) -> int:
 def sched_setaffinity(task: "Task", pid: Int, size: UInt, mask: Pointer) -> int:
     """sched_setaffinity(2)."""
     wanted = task.mem.read(mask, min(size, 8))
-    _thread(task, pid)
+    if pid < 0:
+        raise GuestError(ESRCH)
+    _own_thread(task, pid)
     if not wanted or not wanted[0] & 1:
         raise GuestError(EINVAL)
     return 0
@@ -49,14 +78,16 @@ def sched_setaffinity(task: "Task", pid: Int, size: UInt, mask: Pointer) -> int:
 
 @syscall
 def sched_getscheduler(task: "Task", pid: Int) -> int:
-    """sched_getscheduler(2): SCHED_OTHER."""
-    _thread(task, pid)
-    return 0
+    """sched_getscheduler(2)."""
+    found = _thread(task, pid)
+    return found.policy if found is not None else SCHED_OTHER
 
 
 @syscall
 def sched_getparam(task: "Task", pid: Int, param: Pointer) -> int:
-    """sched_getparam(2)."""
+    """sched_getparam(2): no thread has a priority that is not 0, since nobody may have a real-time policy."""
+    if not param:
+        raise GuestError(EINVAL)
     _thread(task, pid)
     task.mem.write_u32(param, 0)
     return 0
@@ -64,30 +95,63 @@ def sched_getparam(task: "Task", pid: Int, param: Pointer) -> int:
 
 @syscall
 def sched_setscheduler(task: "Task", pid: Int, policy: Int, param: Pointer) -> int:
-    """sched_setscheduler(2)."""
-    _thread(task, pid)
-    priority = task.mem.read_u32(param)
-    if policy & ~0x4000_0000 not in (0, 3, 5):
-        raise GuestError(EPERM if policy in (1, 2) else EINVAL)
-    if priority:
+    """sched_setscheduler(2).
+
+    The policy is kept and changes nothing.
+    """
+    if policy < 0:
         raise GuestError(EINVAL)
+    return _set_policy(task, pid, policy, param)
+
+
+@syscall
+def sched_setparam(task: "Task", pid: Int, param: Pointer) -> int:
+    """sched_setparam(2)."""
+    return _set_policy(task, pid, None, param)
+
+
+def _set_policy(task: "Task", pid: int, policy: int | None, param: int) -> int:
+    """``__sched_setscheduler()`` for one without privileges and with an RLIMIT_RTPRIO of 0; None: the policy stays."""
+    if not param or pid < 0:
+        raise GuestError(EINVAL)
+    priority = task.mem.read_u32(param)
+    found = _own_thread(task, pid)
+    wanted = found.policy if policy is None else policy
+    kind = wanted & ~SCHED_RESET_ON_FORK
+    if kind not in _POLICIES or (priority > 99) or (kind in _REAL_TIME) != bool(priority):
+        raise GuestError(EINVAL)
+    if kind in _REAL_TIME or found.policy & ~wanted & SCHED_RESET_ON_FORK:
+        raise GuestError(EPERM)
+    if found.policy & ~SCHED_RESET_ON_FORK == SCHED_IDLE != kind:
+        raise GuestError(EPERM)
+    found.policy = wanted
+    return 0
+
+
+@syscall
+def sched_rr_get_interval(task: "Task", pid: Int, interval: Pointer) -> int:
+    """sched_rr_get_interval(2): the time slice."""
+    _thread(task, pid)
+    task.mem.write(interval, struct.pack("<qq", *divmod(TIME_SLICE, 1_000_000_000)))
     return 0
 
 
 @syscall
 def sched_get_priority_max(task: "Task", policy: Int) -> int:
     """sched_get_priority_max(2)."""
-    if policy not in (0, 1, 2, 3, 5, 6):
-        raise GuestError(EINVAL)
-    return 99 if policy in (1, 2) else 0
+    return 99 if _known(policy) in _REAL_TIME else 0
 
 
 @syscall
 def sched_get_priority_min(task: "Task", policy: Int) -> int:
     """sched_get_priority_min(2)."""
-    if policy not in (0, 1, 2, 3, 5, 6):
+    return 1 if _known(policy) in _REAL_TIME else 0
+
+
+def _known(policy: int) -> int:
+    if policy not in (*_POLICIES, SCHED_DEADLINE):
         raise GuestError(EINVAL)
-    return 1 if policy in (1, 2) else 0
+    return policy
 
 
 PRIO_PROCESS, PRIO_PGRP, PRIO_USER = 0, 1, 2
