@@ -45,12 +45,12 @@ class Clock:
         """CLOCK_PROCESS_CPUTIME_ID: the processor time of the host thread that runs the guest, since it runs it."""
         return max(time.thread_time_ns() + self._cpu_offset, 0)
 
-    def start(self, view: memoryview, vvar: int) -> None:
-        """The calling host thread runs this guest from now on: processor time counts from here.
-
-        The vvar page at physical address ``vvar`` is emptied, so that the first reading comes to :meth:`calibrate`.
-        """
+    def start(self) -> None:
+        """The calling host thread runs this guest from now on: processor time counts from here."""
         self._cpu_offset = -time.thread_time_ns()
+
+    def empty(self, view: memoryview, vvar: int) -> None:
+        """Empty the vvar page at physical address ``vvar``, so that the first reading comes to :meth:`calibrate`."""
         _VVAR.pack_into(view, vvar, 0, 0, 0, 0, 0, 0)
 
     def host_monotonic_ns(self, guest_ns: int) -> int:

@@ -168,13 +168,18 @@ class Cpu:
             return True  # It was not entered yet: where it goes on is where it was to go on.
         if rip >= layout.SYSTEM_BASE:
             return False
-        self.rip, self.rflags, self.rsp = rip, words[RFLAGS], words[RSP]
+        self.stop()
         return True
 
     def enter_system_call(self) -> None:
         """The program has executed SYSCALL."""
         words = self.words
         self.rip, self.rflags, self.rsp = words[RCX], words[R11], words[RSP]
+
+    def stop(self) -> None:
+        """The program stands at an instruction of its own: it was interrupted there, or must not go on."""
+        words = self.words
+        self.rip, self.rflags, self.rsp = words[RIP], words[RFLAGS], words[RSP]
 
     def enter_exception(self, vector: int) -> tuple[int, bool]:
         """The program has caused exception ``vector``; (error code or 0, whether it was ring 3)."""

@@ -1,5 +1,10 @@
-"""Processor exceptions as the signals that Linux sends for them (``arch/x86/kernel/traps.c``)."""
+"""Processor exceptions: page faults are served, all others become the signal that Linux sends for them
+(``arch/x86/kernel/traps.c``).
+"""
 
+from typing import TYPE_CHECKING
+
+from pyvmm.linux import sigframe
 from pyvmm.linux.abi.signal import (
     BUS_ADRALN,
     FPE_FLTINV,
@@ -13,6 +18,17 @@ from pyvmm.linux.abi.signal import (
     SIGTRAP,
     TRAP_TRACE,
 )
+from pyvmm.linux.errors import BadAccess
+from pyvmm.linux.signals import SignalInfo
+
+if TYPE_CHECKING:
+    from pyvmm.linux.task import Task
+
+GENERAL_PROTECTION = 13
+_INVALID_OPCODE, _PAGE_FAULT = 6, 14
+_INT_N = b"\xcd"
+#: Bits of a page fault's error code.
+_WRITE, _EXECUTE = 2, 16
 
 _SIGNALS = {
     0: (SIGFPE, FPE_INTDIV),  # #DE
@@ -34,3 +50,31 @@ def signal_of(vector: int) -> tuple[int, int]:
     where.
     """
     return _SIGNALS.get(vector, (SIGSEGV, SI_KERNEL))
+
+
+def fault(task: "Task", info: SignalInfo) -> None:
+    """Give the thread that runs the signal of what it did.
+
+    :raises GuestExit: it has no handler for it.
+    """
+    sigframe.force(task, task.kernel.registers.processor, info)
+
+
+def handle_exception(task: "Task", vector: int) -> None:
+    """The thread that runs has caused exception ``vector``."""
+    cpu = task.cpu
+    error, from_program = cpu.enter_exception(vector)
+    if not from_program:
+        raise RuntimeError(f"exception {vector} inside the monitor's own code, RIP {cpu.rip:#x}")
+    if vector == _PAGE_FAULT:
+        address = cpu.fault_address
+        try:
+            task.mm.fault(address, bool(error & _WRITE), bool(error & _EXECUTE))
+        except BadAccess as bad:
+            fault(task, SignalInfo(bad.signo, bad.code, address, trapno=vector, error=error, cr2=address))
+        return
+    if vector == _INVALID_OPCODE and task.mem.readable(cpu.rip, 1) and task.mem.read(cpu.rip, 1) == _INT_N:
+        # An INT n that no gate allows; kvm_pvm makes #UD of it where a processor would raise #GP.
+        vector = GENERAL_PROTECTION
+    signo, code = signal_of(vector)
+    fault(task, SignalInfo(signo, code, cpu.rip, trapno=vector, error=error))

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from errno import ENOSYS
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pyvmm.linux.syscalls  # noqa: F401 - fills the table
 from pyvmm.kvm.abi.exits import KVM_EXIT_INTR, KVM_EXIT_IO, exit_reason_name
 from pyvmm.linux import layout, sigframe, stub
 from pyvmm.linux.abi.signal import CORE_DUMPING, SI_KERNEL, SIGKILL, SIGSEGV, SIGXFSZ
-from pyvmm.linux.cpu import R9, RAX, REGS, RFLAGS, RIP, RSP, Context, Cpu, initial_xsave
+from pyvmm.linux.cpu import R9, RAX, REGS, RIP, Context, Cpu
 from pyvmm.linux.ending import end_process, end_thread
 from pyvmm.linux.errors import (
     BadAccess,
@@ -26,9 +26,10 @@ from pyvmm.linux.errors import (
     RegistersSet,
     ThreadExit,
 )
-from pyvmm.linux.exceptions import signal_of
+from pyvmm.linux.exceptions import GENERAL_PROTECTION, fault, handle_exception
 from pyvmm.linux.futex import FutexTable
 from pyvmm.linux.net.network import Network
+from pyvmm.linux.registers import RegisterFile
 from pyvmm.linux.scheduler import Scheduler
 from pyvmm.linux.signals import SignalInfo
 from pyvmm.linux.table import TABLE, SystemCall, name_of
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pyvmm.linux.limits import Limits
     from pyvmm.linux.output import OutputStream
     from pyvmm.linux.process import Process
+    from pyvmm.linux.stage import Processor, Stage
     from pyvmm.linux.strace import Tracer
     from pyvmm.linux.task import Task
     from pyvmm.linux.vfs import Vfs
@@ -48,34 +50,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MASK = (1 << 64) - 1
-_INVALID_OPCODE, _GENERAL_PROTECTION, _PAGE_FAULT = 6, 13, 14
-_INT_N = b"\xcd"
 #: Processes numbered below this belong, as on any Linux, to the system.
 FIRST_PID = 300
 PID_MAX = 32768
-
-
-class Processor(Protocol):
-    """The vCPU: what of it is not in the register page."""
-
-    def get_xsave(self) -> bytes: ...
-    def set_xsave(self, data: bytes, /) -> None: ...
-    def has_pending_exception(self) -> bool: ...
-
-
-class Stage(Protocol):
-    """The machine around the vCPU, as far as a kernel needs it."""
-
-    def sleep(self, until_ns: int | None) -> None:
-        """Sleep until CLOCK_MONOTONIC of the host reaches ``until_ns`` (None: for ever); does not return if the guest
-        is to be stopped.
-        """
-
-    def check(self) -> None:
-        """For the middle of long work: does not return if the guest is to be stopped."""
-
-    def set_alarm(self, at_ns: int | None) -> None:
-        """Interrupt the running guest (KVM_EXIT_INTR) at the host's CLOCK_MONOTONIC ``at_ns``; None: not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +110,13 @@ class Kernel:
         self._last_pid = FIRST_PID
         #: Whose end is the end of the sandbox.
         self.first_process: Process
-        #: The thread that the kernel works for, and the one whose extended state is in the processor.
+        #: The thread that the kernel works for.
         self.task: Task
-        self._loaded: Task | None = None
-        self._loaded_root = 0
+        #: Whose registers are in the processor.
+        self.registers: RegisterFile
         self._ran_since = 0
         self._alarm: int | None = None
         self.cpu: Cpu
-        self.processor: Processor
         self.frames: FrameAllocator
         self._stage: Stage | None = None
         #: To be called in the middle of long work: does not return if the guest is to be stopped.
@@ -156,15 +132,15 @@ class Kernel:
     def begin_with(self, task: "Task") -> None:
         """``task`` is the first thread, and it is on the processor."""
         self.add(task)
-        self.task = self._loaded = task
-        self._loaded_root = task.mm.table.root
+        self.task = task
+        self.registers = RegisterFile(task)
         self.first_process = task.process
         self.cpu, self.frames = task.cpu, task.mm.frames
         self._last_pid = max(self._last_pid, task.pid)
 
-    def attach(self, processor: Processor, stage: Stage) -> None:
+    def attach(self, processor: "Processor", stage: "Stage") -> None:
         """Give the kernel its vCPU and the machine around it."""
-        self.processor, self._stage = processor, stage
+        self.registers.processor, self._stage = processor, stage
         self.check = stage.check
         # Files and frames share one limit.
         frames, quota = self.frames, self.vfs.store.quota
@@ -187,8 +163,8 @@ class Kernel:
         frames.bytes_elsewhere = quota.memory_left = lambda: 0
         self.tasks.clear()
         self.processes.clear()
-        self._stage = self._loaded = None
-        del self.task, self.first_process, self.cpu, self.processor, self.frames, self.check, self.scheduler
+        self._stage = None
+        del self.task, self.first_process, self.cpu, self.registers, self.frames, self.check, self.scheduler
 
     # --------------------------------------------------------------------------------------- services for system calls
 
@@ -231,24 +207,6 @@ class Kernel:
         self.task.cpu_ns += now - self._ran_since
         self._ran_since = now
 
-    # ------------------------------------------------------------------------------------------ registers of threads
-
-    def snapshot_context(self, task: "Task") -> Context:
-        """All registers of the thread that the kernel works for, as they are now."""
-        self.save_extended(task)
-        context = self._context_of(task)
-        self.cpu.store(context)
-        return context
-
-    def reset_registers(self, task: "Task", entry: int, stack: int, rflags: int) -> None:
-        """Let the thread that the kernel works for begin anew at ``entry`` (execve(2))."""
-        registers = dict.fromkeys(self.cpu.registers(), 0)
-        registers.update(rip=entry, rsp=stack, rflags=rflags)
-        self.cpu.set_registers(registers)
-        self._load(task)
-        self.cpu.fs_base = self.cpu.gs_base = 0
-        self.processor.set_xsave(initial_xsave(self.xsave_size))
-
     def renumber(self, task: "Task", tid: int) -> None:
         """The only thread that is left of a process becomes its first one (``de_thread()``)."""
         for table in (self.tasks, task.process.threads):
@@ -270,7 +228,9 @@ class Kernel:
                 if task.clear_child_tid:
                     # glibc keeps the thread's id there, as the kernel told it when the thread began.
                     task.mem.write_u32(task.clear_child_tid, task.tid)
-            self.clock.start(self.memory.view, self.task.mm.vvar)
+            self.clock.start()
+            if self.task.mm.vvar:
+                self.clock.empty(self.memory.view, self.task.mm.vvar)
             self._ran_since = 0
             # The other threads go first: by then they sleep again as they did.
             self.scheduler.give_up()
@@ -292,12 +252,12 @@ class Kernel:
                 return self._finish(self._system_call)
             vector = stub.vector_at(rip)
             if vector is not None:
-                return self._finish(lambda: self._exception(vector))
+                return self._finish(lambda: handle_exception(self.task, vector))
             # An OUT or IN of the program's own, which software KVM lets out of ring 3: hardware would have raised #GP.
-            self._take_registers()
-            return self._finish(lambda: self._fault(SignalInfo(SIGSEGV, SI_KERNEL, trapno=13)))
+            self.cpu.stop()
+            return self._finish(lambda: fault(self.task, SignalInfo(SIGSEGV, SI_KERNEL, trapno=GENERAL_PROTECTION)))
         if reason == KVM_EXIT_INTR:
-            if self.cpu.interrupted() and not self.processor.has_pending_exception():
+            if self.cpu.interrupted() and not self.registers.processor.has_pending_exception():
                 self.scheduler.attention = True
                 return self._finish(lambda: None)
             # On its way here anyway: it goes on, and what is due is done at that exit.
@@ -309,10 +269,6 @@ class Kernel:
     def fail(self, message: str) -> None:
         """The machine cannot go on: the program has crashed."""
         self.ended = Ended("crashed", 128 + SIGSEGV, message)
-
-    def _take_registers(self) -> None:
-        cpu, words = self.cpu, self.cpu.words
-        cpu.rip, cpu.rflags, cpu.rsp = words[RIP], words[RFLAGS], words[RSP]
 
     def _finish(self, step: Callable[[], None]) -> bool:
         """Run one step of the kernel, then see who goes on; every way to end comes out here."""
@@ -346,7 +302,7 @@ class Kernel:
             self.ended = Ended("output_limit", 128 + SIGXFSZ)
         except Freeze:
             # What is in the processor becomes part of the snapshot.
-            self._load(self.task)
+            self.registers.load(self.task)
             self.frozen = True
             return False
         except (KeyboardInterrupt, SystemExit):
@@ -397,6 +353,8 @@ class Kernel:
                 return False
         signals = task.signals
         if signals.deliverable:
+            # A frame holds the extended state too, so it must be this thread's that is in the processor.
+            self.registers.load(task)
             self._guarded(self._deliver)
             if task.state is not State.RUNNABLE or task.process.stopped:
                 scheduler.attention = True
@@ -417,11 +375,7 @@ class Kernel:
     def _switch(self, following: "Task") -> None:
         """Work for another thread: its general registers into the register page."""
         self._account()
-        task = self.task
-        if task.state is not State.DEAD:
-            self.cpu.store(self._context_of(task))
-        assert following.context is not None
-        self.cpu.load(following.context)
+        self.registers.exchange(self.task, following)
         self.task = following
 
     def _next_interruption(self, task: "Task") -> int | None:
@@ -445,14 +399,13 @@ class Kernel:
     def _enter(self, task: "Task") -> None:
         """Have the next KVM_RUN go on with ``task``."""
         mm = task.mm
-        if task is not self._loaded or mm.table.root != self._loaded_root:
-            self._load(task)
+        self.registers.load(task)
         try:
             self.cpu.resume(mm.flush_needed)
         except BadAccess as bad:
             # It cannot go on where it says. Linux's own IRETQ would fault, and so it gets the signal of that.
             info = SignalInfo(bad.signo, bad.code)
-            self._guarded(lambda: self._fault(info))
+            self._guarded(lambda: fault(task, info))
             if task.state is State.DEAD:
                 self.scheduler.attention = True
                 return
@@ -462,32 +415,6 @@ class Kernel:
                 # The handler cannot be entered either: Linux would fault for ever.
                 end_process(task.process, bad.signo)
         mm.flush_needed = False
-
-    def _context_of(self, task: "Task") -> "Context":
-        if task.context is None:
-            task.context = Context(b"", 0, 0, 0)
-        return task.context
-
-    def _load(self, task: "Task") -> None:
-        """Put extended state, segment bases and page tables of ``task`` into the processor."""
-        loaded = self._loaded
-        if loaded is not task:
-            if loaded is not None and loaded.state is not State.DEAD:
-                self.save_extended(loaded)
-            assert task.context is not None
-            self.processor.set_xsave(task.context.extended)
-            self.cpu.load_bases(task.context, task.mm.table.root)
-            self._loaded = task
-        else:
-            self.cpu.load_root(task.mm.table.root)
-        self._loaded_root = task.mm.table.root
-
-    def save_extended(self, task: "Task") -> None:
-        """Put what of ``task``'s registers is only in the processor into its context."""
-        if task is self._loaded:
-            context = self._context_of(task)
-            context.extended = self.processor.get_xsave()
-            self.cpu.store_bases(context)
 
     # ------------------------------------------------------------------------------------------------ system calls
 
@@ -539,35 +466,8 @@ class Kernel:
         if tracer is not None:
             tracer.returned(task, text, call, arguments, words[RAX])
 
-    # ----------------------------------------------------------------------------------------- signals, exceptions
-
     def _deliver(self) -> None:
-        sigframe.deliver(self.task, self.processor)
-
-    def _exception(self, vector: int) -> None:
-        error, from_program = self.cpu.enter_exception(vector)
-        if not from_program:
-            raise RuntimeError(f"exception {vector} inside the monitor's own code, RIP {self.cpu.rip:#x}")
-        if vector == _PAGE_FAULT:
-            address = self.cpu.fault_address
-            try:
-                self.task.mm.fault(address, bool(error & 2), bool(error & 16))
-            except BadAccess as bad:
-                info = SignalInfo(bad.signo, bad.code, address, trapno=vector, error=error, cr2=address)
-                self._fault(info)
-            return
-        if (
-            vector == _INVALID_OPCODE
-            and self.task.mem.readable(self.cpu.rip, 1)
-            and self.task.mem.read(self.cpu.rip, 1) == _INT_N
-        ):
-            # An INT n that no gate allows; kvm_pvm makes #UD of it where a processor would raise #GP.
-            vector = _GENERAL_PROTECTION
-        signo, code = signal_of(vector)
-        self._fault(SignalInfo(signo, code, self.cpu.rip, trapno=vector, error=error))
-
-    def _fault(self, info: SignalInfo) -> None:
-        sigframe.force(self.task, self.processor, info)
+        sigframe.deliver(self.task, self.registers.processor)
 
     def tsc_at_call(self) -> int:
         """The counter that the vDSO passed along with a system call made for calibration."""

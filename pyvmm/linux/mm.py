@@ -7,7 +7,7 @@ frame.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from errno import EACCES, EEXIST, EFAULT, EINVAL, ENOMEM, EPERM
 from typing import Any
 
@@ -18,25 +18,23 @@ from pyvmm.linux.abi.mman import (
     MAP_FIXED_NOREPLACE,
     MAP_NORESERVE,
     MAP_SHARED,
-    PROT_EXEC,
     PROT_READ,
     PROT_WRITE,
 )
-from pyvmm.linux.abi.signal import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, SIGBUS, SIGSEGV
 from pyvmm.linux.areas import (
     MAP_DONTFORK,
     MAP_MAYWRITE,
     MAP_WIPEONFORK,
     READ_WRITE_EXEC,
-    AreaList,
     InodeTable,
     Vma,
     rights_of,
 )
-from pyvmm.linux.errors import BadAccess, GuestError
+from pyvmm.linux.errors import GuestError
 from pyvmm.linux.frames import FrameAllocator
 from pyvmm.linux.layout import PAGE_MASK, PAGE_SIZE, page_down, page_up
-from pyvmm.linux.pagetable import PTE_FRAME, PTE_W, PageTable, Run
+from pyvmm.linux.pagetable import PageTable, Run
+from pyvmm.linux.paging import AROUND_MIN, PagedAreas
 from pyvmm.memory import GuestMemory
 
 #: vm.max_map_count: areas cost host memory, so there is a limit, and it is Linux's.
@@ -45,11 +43,8 @@ MAX_MAP_COUNT = 65530
 #: Bytes that an area takes of the monitor's memory, about, and how many of them are not counted.
 _AREA_COST, _AREAS_FREE = 256, 1024
 
-#: Pages mapped around a first touch, at least and (when touches follow each other) at most.
-_AROUND_MIN, _AROUND_MAX = 16, 512
 
-
-class AddressSpace(AreaList):
+class AddressSpace(PagedAreas):
     """``struct mm_struct``: areas, break, page tables."""
 
     def __init__(
@@ -60,13 +55,9 @@ class AddressSpace(AreaList):
         root: int | None = None,
         prepare: Callable[[PageTable], None] = lambda table: None,
     ) -> None:
-        super().__init__(inodes)
-        self._memory = memory
-        self._view = memory.view
-        self.frames = self._frames = frames
+        super().__init__(memory, frames, inodes, root)
         #: Enters the monitor's own pages into new page tables.
         self._prepare = prepare
-        self.table = PageTable(memory.words, frames, root)
         if self.table.is_new:
             prepare(self.table)
         #: Bytes that its areas take of the memory limit.
@@ -74,12 +65,8 @@ class AddressSpace(AreaList):
         #: Threads, of whatever processes, that run in it.
         self.users = 0
         self.brk_start = self.brk = 0
-        self._around_end = 0
-        self._around = _AROUND_MIN
-        #: Physical address of the vvar page and virtual address of the vDSO (see vdso/__init__.py); 0: not mapped.
-        self.vvar = self.vdso = 0
-        #: A translation was taken away: the guest's TLB must be flushed before it runs again.
-        self.flush_needed = False
+        #: Virtual address of the vDSO (see vdso/__init__.py); 0: not mapped.
+        self.vdso = 0
         #: Called in the middle of long work; set by the kernel.
         self.check: Callable[[], None] = lambda: None
 
@@ -120,26 +107,11 @@ class AddressSpace(AreaList):
         vma = Vma(address, address + size, prot & READ_WRITE_EXEC, flags, ino, offset, name)
         self._hold(vma)
         self._insert(vma)
-        if (
-            size <= _AROUND_MIN * PAGE_SIZE
-            and prot & PROT_WRITE
-            and flags & MAP_ANONYMOUS
-            and not flags & MAP_NORESERVE
-        ):
+        if size <= AROUND_MIN * PAGE_SIZE and prot & PROT_WRITE and flags & MAP_ANONYMOUS and not flags & MAP_NORESERVE:
             # So small a mapping is about to be used, whole: giving it frames now saves the fault. (Not one of
             # mremap(2), which asks with MAP_NORESERVE: it brings its frames along.)
             self._map_frames(address, size >> 12, rights_of(prot))
         return address
-
-    def _map_frames(self, address: int, count: int, rights: int) -> None:
-        """Give frames to ``count`` pages that have none, as far as memory is plenty."""
-        if self._frames.available < self._frames.limit >> 3:
-            return
-        while count:
-            first, got = self._frames.allocate(count)
-            self.table.map(address, first, got, rights)
-            address += got * PAGE_SIZE
-            count -= got
 
     def _charge(self) -> None:
         """Count the areas beyond what programs usually have against the memory limit: they are the monitor's memory.
@@ -153,13 +125,6 @@ class AddressSpace(AreaList):
                 self.check_room(more)
             self._frames.described += more
             self._charged = charge
-
-    def check_room(self, size: int) -> None:
-        """ENOMEM unless ``size`` bytes could be touched now: a request that cannot succeed fails at once, as a
-        program expects.
-        """
-        if size > self._frames.available * PAGE_SIZE:
-            raise GuestError(ENOMEM)
 
     def unmap(self, address: int, size: int) -> None:
         """Remove every mapping of the pages of ``[address, address + size)`` (munmap(2), arguments already checked)."""
@@ -178,24 +143,6 @@ class AddressSpace(AreaList):
                 self._frames.free((frame, 1) for frame in frames)
         if end <= self.mmap_top:
             self._search_from = max(self._search_from, end)
-
-    def _release(self, vma: Vma, runs: list[Run]) -> None:
-        """Frames that an area has lost: back to the allocator, or (shared with the file) only out of KVM's sight."""
-        if not runs:
-            return
-        self.flush_needed = True
-        if vma.is_shared:
-            self._forget(runs)
-            return
-        if any(first <= self.vvar >> 12 < first + count for first, count in runs):
-            # A program may unmap the vvar page; the clock must not be written into a frame that is something else then.
-            self.vvar = self.vdso = 0
-        self._frames.free(runs)
-
-    def _forget(self, runs: Iterable[Run]) -> None:
-        self.flush_needed = True
-        for first, count in runs:
-            self._memory.forget_translations(first << 12, count << 12)
 
     def protect(self, address: int, size: int, prot: int) -> None:
         """mprotect(2), arguments already checked.
@@ -336,115 +283,6 @@ class AddressSpace(AreaList):
             self.unmap(new_end, old_end - new_end)
         self.brk = wanted
         return wanted
-
-    # ------------------------------------------------------------------------------------------------ faults
-
-    def fault(self, address: int, write: bool, execute: bool = False) -> None:
-        """Make the page at ``address`` accessible, as a page fault does.
-
-        :raises BadAccess: the signal that the access deserves.
-        :raises OutOfMemory: no frame is left.
-        """
-        vma = self.find(address) if address < layout.TASK_SIZE else None
-        if vma is None:
-            raise BadAccess(SIGSEGV, SEGV_MAPERR)
-        prot = vma.prot
-        if not prot & (PROT_WRITE if write else PROT_EXEC if execute else READ_WRITE_EXEC):
-            raise BadAccess(SIGSEGV, SEGV_ACCERR)
-        entry = self.table.lookup(address)
-        if entry:
-            if write and not entry & PTE_W:
-                self._unshare(vma, page_down(address), entry)
-            return  # else resident with these very rights: the processor's view was old
-        if vma.ino:
-            self._fault_file(vma, page_down(address))
-        else:
-            self._fault_anonymous(vma, page_down(address))
-
-    def _unshare(self, vma: Vma, address: int, entry: int) -> None:
-        """Give a page that a fork has shared a frame of its own, unless nobody else has it any more."""
-        frame = (entry & PTE_FRAME) >> 12
-        if self._frames.is_shared(frame):
-            first, _ = self._frames.allocate()
-            self._view[first << 12 : (first + 1) << 12] = self._view[frame << 12 : (frame + 1) << 12]
-            self.table.map(address, first, 1, rights_of(vma.prot))
-            self._frames.free(((frame, 1),))
-            self.flush_needed = True
-        else:
-            # Its neighbours are likely to be its own again too: a fault costs more than looking.
-            start = max(vma.start, address & ~(_AROUND_MIN * PAGE_SIZE - 1))
-            end = min(vma.end, (address & ~(_AROUND_MIN * PAGE_SIZE - 1)) + _AROUND_MIN * PAGE_SIZE)
-            self.table.allow_writing(start, end, self._frames.shared)
-
-    def populate(self, address: int, data: bytes) -> int:
-        """Give the page at ``address`` a frame that begins with ``data``, whatever the program may do there; its
-        physical address.
-        """
-        vma = self.find(address)
-        assert vma is not None
-        first, _ = self._frames.allocate()
-        start = first << 12
-        self._view[start : start + len(data)] = data
-        self.table.map(address, first, 1, rights_of(vma.prot))
-        return start
-
-    def _fault_anonymous(self, vma: Vma, address: int) -> None:
-        start, count = self._around_of(vma, address)
-        rights = rights_of(vma.prot)
-        first, got = self._frames.allocate(count)
-        if got < count:
-            # A short run must hold the page that was touched.
-            start = max(start, address - (got - 1) * PAGE_SIZE)
-        self.table.map(start, first, got, rights)
-        self._around_end = start + got * PAGE_SIZE
-
-    def _fault_file(self, vma: Vma, address: int) -> None:
-        inode = self._inodes.inode(vma.ino)
-        if vma.is_shared:
-            index = (vma.offset + address - vma.start) >> 12
-            if index << 12 >= inode.size:
-                raise BadAccess(SIGBUS, BUS_ADRERR)
-            frame = inode.shared_frame(index)
-            if frame is None:
-                frame, _ = self._frames.allocate()
-                inode.share_page(index, frame)
-            self.table.map(address, frame, 1, rights_of(vma.prot))
-            return
-        start, count = self._around_of(vma, address)
-        offset = vma.offset + start - vma.start
-        data = inode.read_at(offset, count * PAGE_SIZE)
-        pages = (len(data) + PAGE_MASK) >> 12
-        if (address - start) >> 12 >= pages:
-            raise BadAccess(SIGBUS, BUS_ADRERR)
-        rights = rights_of(vma.prot)
-        position = 0
-        while position < pages:
-            first, got = self._frames.allocate(pages - position)
-            part = data[position << 12 : (position + got) << 12]
-            self._view[first << 12 : (first << 12) + len(part)] = part
-            self.table.map(start + (position << 12), first, got, rights)
-            position += got
-
-    def _around_of(self, vma: Vma, address: int) -> tuple[int, int]:
-        """The pages to map for a touch of ``address``: (first address, count), all without a frame, ``address``
-        among them.
-        """
-        if address == self._around_end:
-            self._around = min(self._around * 2, _AROUND_MAX)
-        else:
-            self._around = _AROUND_MIN
-        # When memory is scarce, what is not touched must not be what ends the guest.
-        available, limit = self._frames.available, self._frames.limit
-        if available < limit >> 3:
-            if available < limit >> 6:
-                return address, 1
-            self._around = _AROUND_MIN
-        size = self._around * PAGE_SIZE
-        low = max(vma.start, address & ~(_AROUND_MIN * PAGE_SIZE - 1))
-        high = min(vma.end, address + size if self._around > _AROUND_MIN else low + size)
-        if self.table.lookup(low) or self.table.empty(low, (address - low) >> 12) < (address - low) >> 12:
-            low = address
-        return low, max(self.table.empty(low, (high - low) >> 12), 1)
 
     # --------------------------------------------------------------------------------------------- life, fork
 

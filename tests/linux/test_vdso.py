@@ -71,7 +71,7 @@ def test_calibrated_time_never_steps_back() -> None:
 
 def test_the_first_reading_in_a_fork_asks() -> None:
     view = memoryview(bytearray(b"\xff" * 4096))
-    Clock(0, 2_000_000).start(view, 0)
+    Clock(0, 2_000_000).empty(view, 0)
     assert not any(view[:48])
 
 

@@ -67,6 +67,36 @@ def test_vector_registers_of_processes_survive_their_switches(run):
     assert run(code, timeout=60).stdout == b"True [0, 0, 0]\n"
 
 
+def test_vector_registers_survive_a_signal_that_comes_while_another_thread_runs(run):
+    """The frame of a signal holds the registers of the thread that gets it, not of the one that was on the processor."""
+    code = _VECTORS + (
+        "import signal, threading, time\n"
+        "hits = []\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: hits.append(1))\n"
+        # nanosleep([rdi + 3072]) instead of the loop: mov eax, 35; lea rdi, [rdi + 3072]; xor esi, esi; syscall; rdx is kept
+        "nap = bytes.fromhex('0fae9700080000') + moves(False, 7) + bytes.fromhex('b82300000048 8dbf000c000031f60f05'.replace(' ', ''))\n"
+        "nap += moves(True, 2) + bytes.fromhex('0fae9a00080000c3')\n"
+        "ctypes.memmove(text, nap, len(nap))\n"
+        "kept = []\n"
+        "def sleeper():\n"
+        "    for number in range(20):\n"
+        "        given, taken = pages(1), pages(1)\n"
+        "        pattern = bytes((number * 37 + place * 11) & 255 for place in range(size))\n"
+        "        ctypes.memmove(given, pattern, size)\n"
+        "        ctypes.memmove(given + 2048, struct.pack('<I', 0x1F80), 4)\n"
+        "        ctypes.memmove(given + 3072, struct.pack('<qq', 0, 50_000_000), 16)\n"
+        "        spin(given, 0, taken)\n"
+        "        kept.append(ctypes.string_at(taken, size) == pattern)\n"
+        "thread = threading.Thread(target=sleeper)\n"
+        "thread.start()\n"
+        "while thread.is_alive():\n"
+        "    time.sleep(0.005)\n"
+        "    if thread.is_alive(): signal.pthread_kill(thread.ident, signal.SIGUSR1)\n"
+        "print(all(kept), len(kept), len(hits) > 0)"
+    )
+    assert run(code, timeout=60).stdout == b"True 20 True\n"
+
+
 def test_a_thread_that_spins_in_machine_code_starves_nobody(run):
     code = RAW + (
         "import threading, time\n"

@@ -148,4 +148,4 @@ def become(task: "Task", program: exec.Program, name: bytes) -> None:
     process.dumpable = True
     process.exe_path, process.argv, process.envp = program.inode.path(), list(program.argv), list(program.envp)
     task.comm = name.rsplit(b"/", 1)[-1][:COMM_LENGTH]
-    kernel.reset_registers(task, entry, stack, FIXED_RFLAGS)
+    kernel.registers.reset(task, entry, stack, FIXED_RFLAGS)

@@ -93,7 +93,7 @@ def rt_sigpending(task: "Task", mask: Pointer, size: Size) -> int:
 @syscall
 def rt_sigreturn(task: "Task") -> int:
     """rt_sigreturn(2)."""
-    sigframe.restore(task, task.kernel.processor)
+    sigframe.restore(task, task.kernel.registers.processor)
     raise RegistersSet
 
 

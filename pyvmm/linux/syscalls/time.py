@@ -72,7 +72,7 @@ def _cpu_clock(task: "Task", clock: int) -> int:
 def clock_gettime(task: "Task", clock: Int, time: Pointer) -> int:
     """clock_gettime(2)."""
     mm = task.mm
-    if mm.vdso and task.cpu.rip == mm.vdso + CALIBRATE_OFFSET:
+    if mm.vvar and task.cpu.rip == mm.vdso + CALIBRATE_OFFSET:
         task.kernel.clock.calibrate(task.kernel.memory.view, mm.vvar, task.kernel.tsc_at_call())
     task.mem.write(time, struct.pack("<qq", *divmod(_now(task, clock), _SECOND)))
     return 0
