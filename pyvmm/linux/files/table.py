@@ -194,6 +194,14 @@ class FdTable:
             file.references += 1
         return other
 
+    def unshared(self) -> Self:
+        """A table that a thread has for itself (``unshare_files()``): this one, if nobody else uses it."""
+        if self.users == 1:
+            return self
+        other = self.copy()
+        self.users -= 1
+        return other
+
     # ------------------------------------------------------------------------------------------------- state
 
     def save(self) -> dict[str, Any]:

@@ -136,9 +136,7 @@ def become(task: "Task", program: exec.Program, name: bytes) -> None:
     task.mm, task.mem = mm, mem
     if task.tid != process.pid:
         kernel.renumber(task, process.pid)
-    if task.files.users > 1:
-        task.files.users -= 1
-        task.files = task.files.copy()
+    task.files = task.files.unshared()
     task.files.executed()
     task.signals.reset_for_exec()
     process.signals = task.signals.shared

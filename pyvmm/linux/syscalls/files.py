@@ -82,13 +82,12 @@ def close(task: "Task", fd: Fd) -> int:
 
 @syscall
 def close_range(task: "Task", first: UInt, last: UInt, flags: Flags) -> int:
-    """close_range(2): close many descriptors, or mark them close-on-exec.
-
-    CLOSE_RANGE_UNSHARE changes nothing, since a process with one thread shares its descriptors with nobody.
-    """
-    if flags & ~6 or first > last:
+    """close_range(2): close many descriptors, or mark them close-on-exec."""
+    if flags & ~(abi.CLOSE_RANGE_UNSHARE | abi.CLOSE_RANGE_CLOEXEC) or first > last:
         raise GuestError(EINVAL)
-    if flags & 4:
+    if flags & abi.CLOSE_RANGE_UNSHARE:
+        task.files = task.files.unshared()
+    if flags & abi.CLOSE_RANGE_CLOEXEC:
         task.files.set_cloexec_range(first, last)
     else:
         task.files.close_range(first, last)
