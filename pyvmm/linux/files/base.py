@@ -6,7 +6,7 @@ checked by the system call, before it asks the file.
 """
 
 from collections.abc import Iterator
-from errno import EACCES, EINVAL, ENODEV, ENOTDIR, ENOTTY, ESPIPE
+from errno import EACCES, EBADF, EINVAL, ENODEV, ENOTDIR, ENOTTY, ESPIPE
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyvmm.linux.abi.fcntl import (
@@ -159,6 +159,10 @@ class OpenFile:
     def allocate(self, task: "Task", mode: int, offset: int, count: int) -> None:
         """``fallocate`` of what is no regular file: ENODEV. (Pipes say ESPIPE.)"""
         raise GuestError(ENODEV)
+
+    def pipe_size(self, wanted: int | None) -> int:
+        """F_GETPIPE_SZ, or F_SETPIPE_SZ if ``wanted`` is given: EBADF, it is no pipe."""
+        raise GuestError(EBADF)
 
     def mapping(self, prot: int, flags: int) -> "Inode | None":
         """The inode whose pages ``mmap`` shows; ``None``: zeros, as anonymous memory. NULL ``mmap``: ENODEV.

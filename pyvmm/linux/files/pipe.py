@@ -19,10 +19,22 @@ if TYPE_CHECKING:
 
 #: A write of at most so many bytes is never mixed with another's.
 PIPE_BUF = 4096
-_DEFAULT_CAPACITY = 65536
+DEFAULT_CAPACITY = 65536
 _MAX_CAPACITY = 1 << 20
 #: What is new for readers and writers.
 _IN, _OUT = POLLIN | POLLRDNORM, POLLOUT | POLLWRNORM
+
+
+def pipe_capacity(wanted: int) -> int:
+    """The capacity of a pipe that is to hold ``wanted`` bytes: a power of two (EINVAL, EPERM)."""
+    if wanted > 1 << 31:
+        raise GuestError(EINVAL)
+    capacity = PIPE_BUF
+    while capacity < wanted:
+        capacity <<= 1
+    if capacity > _MAX_CAPACITY:
+        raise GuestError(EPERM)
+    return capacity
 
 
 class Pipe:
@@ -49,7 +61,7 @@ class Pipe:
         #: Of each page in use: where its bytes end, and how many are left.
         self._pages: deque[list[int]] = deque()
         self._quota: Quota | None = None
-        self.capacity = _DEFAULT_CAPACITY
+        self.capacity = DEFAULT_CAPACITY
         self.readers = self.writers = 0
         #: Woken at every change: bytes come or go, an end is opened or closed.
         self.changed = WaitQueue()
@@ -126,14 +138,8 @@ class Pipe:
         return done
 
     def resize(self, wanted: int) -> int:
-        """F_SETPIPE_SZ: the capacity afterwards, a power of two."""
-        if wanted > 1 << 31:
-            raise GuestError(EINVAL)
-        capacity = PIPE_BUF
-        while capacity < wanted:
-            capacity <<= 1
-        if capacity > _MAX_CAPACITY:
-            raise GuestError(EPERM)
+        """F_SETPIPE_SZ: the capacity afterwards."""
+        capacity = pipe_capacity(wanted)
         if capacity // PIPE_BUF < len(self._pages):
             raise GuestError(EBUSY)
         self.capacity = capacity
@@ -224,6 +230,10 @@ class PipeFile(OpenFile):
             pipe.changed.wake(_IN)  # As Linux does, to no purpose but for edge-triggered waiters.
             raise GuestError(EAGAIN)
         task.wait(pipe.changed, progress=done)
+
+    def pipe_size(self, wanted: int | None) -> int:
+        """See :meth:`OpenFile.pipe_size`."""
+        return self.pipe.capacity if wanted is None else self.pipe.resize(wanted)
 
     def queues(self) -> tuple[WaitQueue, ...]:
         """See :meth:`OpenFile.queues`."""

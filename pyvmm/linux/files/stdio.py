@@ -13,6 +13,7 @@ from pyvmm.linux.abi.ioctls import FIONREAD
 from pyvmm.linux.abi.poll import POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.base import OpenFile
+from pyvmm.linux.files.pipe import pipe_capacity
 
 if TYPE_CHECKING:
     from pyvmm.linux.task import Task
@@ -33,6 +34,12 @@ class _Stream(OpenFile):
         waiting = 0 if self.stream.number else len(task.kernel.stdin) - self.stream.consumed
         task.mem.write(argument, max(waiting, 0).to_bytes(4, "little"))
         return 0
+
+    def pipe_size(self, wanted: int | None) -> int:
+        """See :meth:`OpenFile.pipe_size`; its other end is never too slow for it to matter."""
+        if wanted is not None:
+            self.stream.capacity = pipe_capacity(wanted)
+        return self.stream.capacity
 
     def allocate(self, task: "Task", mode: int, offset: int, count: int) -> None:
         """``vfs_fallocate()``: ESPIPE."""

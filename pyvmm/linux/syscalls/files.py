@@ -9,7 +9,6 @@ from pyvmm.linux.abi.fcntl import AT_FDCWD, O_CLOEXEC, O_CREAT, O_NONBLOCK, O_TR
 from pyvmm.linux.abi.ioctls import FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, FIOQSIZE
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.base import OpenFile
-from pyvmm.linux.files.pipe import PipeFile
 from pyvmm.linux.syscalls.locks import fcntl_lock
 from pyvmm.linux.table import Fd, Flags, Mode, Path, Pointer, Size, UInt, ULong, syscall
 from pyvmm.linux.vfs.namei import read_path
@@ -167,9 +166,7 @@ def _fcntl_rare(task: "Task", file: OpenFile, command: int, argument: int) -> in
     if command in (abi.F_SETSIG, abi.F_GETSIG):
         return 0
     if command in (abi.F_GETPIPE_SZ, abi.F_SETPIPE_SZ):
-        if not isinstance(file, PipeFile):
-            raise GuestError(EBADF)
-        return file.pipe.capacity if command == abi.F_GETPIPE_SZ else file.pipe.resize(argument)
+        return file.pipe_size(argument if command == abi.F_SETPIPE_SZ else None)
     if command in (abi.F_GET_SEALS, abi.F_ADD_SEALS):
         return _seals(file, command, argument)
     if command == abi.F_GETLEASE:

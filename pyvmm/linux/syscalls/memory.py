@@ -110,10 +110,13 @@ def munmap(task: "Task", address: Pointer, length: Size) -> int:
 @syscall
 def mprotect(task: "Task", address: Pointer, length: Size, prot: Flags) -> int:
     """mprotect(2)."""
-    if prot & ~_PROT_KNOWN or prot & (mman.PROT_GROWSDOWN | mman.PROT_GROWSUP):
+    grows = mman.PROT_GROWSDOWN | mman.PROT_GROWSUP
+    if prot & grows == grows:
         raise GuestError(EINVAL)
     length = _checked_range(address, length)
     if length:
+        if prot & ~_PROT_KNOWN or prot & grows:
+            raise GuestError(EINVAL)
         task.mm.protect(address, length, prot)
     return 0
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi.stat import ANON_INODE_FS_MAGIC, PIPEFS_MAGIC, S_IFIFO, S_IFSOCK, SOCKFS_MAGIC
 from pyvmm.linux.errors import GuestError
-from pyvmm.linux.files.pipe import Pipe, PipeFile
+from pyvmm.linux.files.pipe import DEFAULT_CAPACITY, Pipe, PipeFile
 from pyvmm.linux.files.stdio import StandardError, StandardInput, StandardOutput
 from pyvmm.linux.vfs.inode import FileSystem, Inode
 
@@ -60,11 +60,12 @@ class PipeInode(AnonymousInode):
 class StdioInode(AnonymousInode):
     """A standard stream: a pipe whose other end the host has."""
 
-    __slots__ = ("consumed", "number")
+    __slots__ = ("capacity", "consumed", "number")
 
     def __init__(self, number: int, uid: int, gid: int, now: int) -> None:
         super().__init__(PIPEFS, number + 1, S_IFIFO | 0o600, uid, gid, now)
         self.number = number
+        self.capacity = DEFAULT_CAPACITY
         #: How much of standard input has been read.
         self.consumed = 0
         self.name = b"pipe:[%d]" % self.ino
