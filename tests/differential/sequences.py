@@ -15,6 +15,7 @@ import sys
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 libc.mmap.restype = ctypes.c_void_p
+OUTPUT = 200
 ARENA = libc.mmap(None, 64 * 4096, 3, 0x22, -1, 0)
 
 
@@ -53,12 +54,19 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for signo in (signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2, 40):
         signal.signal(signo, lambda *_: None)
-    results: list[int] = []
-    for number, arguments in json.load(sys.stdin):
+    sequence, results, lines = json.load(sys.stdin), [], []
+    # Out of the way of calls that write to whatever number they have.
+    os.dup2(1, OUTPUT)
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+    for number, arguments in sequence:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         result, outputs = perform(number, arguments, results)
         results.append(result)
-        print(number, result, *outputs)
+        lines.append(" ".join(map(str, (number, result, *outputs))))
+    os.write(OUTPUT, "\n".join(lines).encode())
 
 
 main()
