@@ -395,3 +395,18 @@ def test_the_interface(m: Machine) -> Any:
         m.call("ioctl", fd, 0x8933, m.place(b"none".ljust(40, b"\0"))),
     ]
     return seen, m.call("ioctl", fd, 0x8910, m.place(bytes(16) + struct.pack("<i", 9999) + bytes(20)))
+
+
+@as_on_the_host
+def test_bytes_out_of_band(m: Machine) -> Any:
+    seen = []
+    for inline in (0, 1):
+        a, b = s.connection(m)
+        s.set_option(m, b, 1, 10, inline)
+        seen += [s.receive(m, b, 1, s.OOB | s.DONTWAIT), s.send(m, a, b"before!", s.OOB), s.poll(m, b), s.poll(m, b, 2)]
+        s.send(m, a, b"after")
+        seen += [s.receive(m, b, 9, s.OOB | s.PEEK), s.receive(m, b, 9, s.OOB), s.poll(m, b)]
+        seen += [m.call("ioctl", b, 0x8905, m.buffer), m.peek(m.buffer, 4), s.receive(m, b), s.poll(m, b)]
+        seen += [m.call("ioctl", b, 0x8905, m.buffer), m.peek(m.buffer, 4), s.receive(m, b), s.receive(m, b)]
+        seen += [s.poll(m, b), s.receive(m, b, 9, s.OOB), m.call("ioctl", b, 0x8905, m.buffer), m.peek(m.buffer, 4)]
+    return seen

@@ -41,6 +41,8 @@ class Received:
     creds: Ucred | None = None
     #: Other control messages.
     control: tuple[tuple[int, int, bytes], ...] = ()
+    #: A transfer ends here, though there is more to read.
+    is_end: bool = False
 
 
 @dataclass(slots=True)
@@ -205,6 +207,10 @@ class Socket:
 
     def unsent_bytes(self) -> int:
         """SIOCOUTQ."""
+        raise GuestError(ENOTTY)
+
+    def is_at_mark(self) -> bool:
+        """SIOCATMARK: the next byte is the one that came out of band, or that would stand there."""
         raise GuestError(ENOTTY)
 
     def set_option(self, task: "Task", level: int, option: int, data: bytes) -> None:

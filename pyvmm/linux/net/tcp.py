@@ -22,11 +22,12 @@ from errno import (
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi import socket as abi
-from pyvmm.linux.abi.poll import POLLERR, POLLHUP, POLLOUT, POLLRDHUP, POLLWRNORM
+from pyvmm.linux.abi.poll import POLLERR, POLLHUP, POLLOUT, POLLPRI, POLLRDHUP, POLLWRNORM
 from pyvmm.linux.abi.socket import (
     MSG_DONTWAIT,
     MSG_ERRQUEUE,
     MSG_OOB,
+    MSG_PEEK,
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
     SHUTDOWN_MASK,
@@ -46,7 +47,7 @@ from pyvmm.linux.net.network import Network
 from pyvmm.linux.net.options import integer, pack_integer
 from pyvmm.linux.net.ports import PortTable, accepts
 from pyvmm.linux.net.queues import Message
-from pyvmm.linux.net.socket import READABLE, Outgoing
+from pyvmm.linux.net.socket import READABLE, Outgoing, Received
 from pyvmm.linux.net.stream import StreamSocket
 
 if TYPE_CHECKING:
@@ -87,6 +88,9 @@ class TcpSocket(StreamSocket, InetSocket):
         self.backlog = 0
         #: Of a client: the listener that has no room yet.
         self.listener: TcpSocket | None = None
+        #: The byte that came out of band and nobody has read, and how much of the queue is before its place.
+        self.urgent = b""
+        self.mark: int | None = None
 
     @property
     def ports(self) -> PortTable:
@@ -349,11 +353,54 @@ class TcpSocket(StreamSocket, InetSocket):
         room = self.send_capacity - self.in_flight
         if room <= 0:
             return 0
+        if outgoing.flags & MSG_OOB:
+            return self._put_urgent(peer, data, room, outgoing)
         piece = data[:room]
         if not peer.queue.append(piece):
             peer.queue.push(Message(piece), self)
         peer.changed.wake()
         return len(piece)
+
+    def _put_urgent(self, peer: "TcpSocket", data: bytes, room: int, outgoing: Outgoing) -> int:
+        """The last byte of ``data`` is urgent, and goes beside the others unless SO_OOBINLINE is set."""
+        if len(data) > 1:
+            return self.put(data[:-1], Outgoing(outgoing.flags & ~MSG_OOB), False)
+        peer.mark = peer.queue.size
+        if peer.options.others.get(abi.SO_OOBINLINE):
+            peer.urgent = b""
+            peer.queue.push(Message(data), self)
+        else:
+            peer.urgent = data
+        peer.changed.wake()
+        return 1
+
+    def receive(self, task: "Task", count: int, flags: int) -> Received:
+        """See :meth:`Socket.receive`: a read ends before the place of an urgent byte."""
+        if flags & MSG_OOB:
+            return self._receive_urgent(flags)
+        mark = self.mark
+        if mark is None:
+            return super().receive(task, count, flags)
+        received = super().receive(task, min(count, mark) if mark else count, flags)
+        if received.data and not flags & MSG_PEEK:
+            received.is_end = len(received.data) == mark
+            self.mark = mark - len(received.data) if mark else None
+            if not mark:
+                self.urgent = b""
+        return received
+
+    def _receive_urgent(self, flags: int) -> Received:
+        """``tcp_recv_urg()``."""
+        if self.options.others.get(abi.SO_OOBINLINE) or not self.urgent:
+            raise GuestError(ENOTCONN if self.state == TCP_CLOSE and not self.fin_received else EINVAL)
+        data = self.urgent
+        if not flags & MSG_PEEK:
+            self.urgent = b""
+        return Received(data, MSG_OOB, 1)
+
+    def is_at_mark(self) -> bool:
+        """See :meth:`Socket.is_at_mark`."""
+        return self.mark == 0
 
     def check_receivable(self, flags: int) -> None:
         """See :meth:`StreamSocket.check_receivable`."""
@@ -361,8 +408,6 @@ class TcpSocket(StreamSocket, InetSocket):
             raise GuestError(EAGAIN)
         if self.state == TCP_LISTEN:
             raise GuestError(ENOTCONN)
-        if flags & MSG_OOB:
-            raise GuestError(EINVAL)
 
     def check_connected(self) -> None:
         """See :meth:`StreamSocket.check_connected`."""
@@ -382,6 +427,8 @@ class TcpSocket(StreamSocket, InetSocket):
             return mask
         if self.queue.size:
             mask |= READABLE
+        if self.urgent or (self.mark is not None and self.options.others.get(abi.SO_OOBINLINE)):
+            mask |= POLLPRI
         capacity = self.send_capacity
         if self.shut & SEND_SHUTDOWN or (capacity - self.in_flight) * 3 >= capacity:
             mask |= _WRITABLE
