@@ -13,8 +13,6 @@ from errno import (
     ECONNRESET,
     EINVAL,
     EISCONN,
-    ENOENT,
-    ENOPROTOOPT,
     ENOTCONN,
     EPIPE,
     ETIMEDOUT,
@@ -44,11 +42,11 @@ from pyvmm.linux.errors import GuestError
 from pyvmm.linux.net.addresses import Endpoint, family_of
 from pyvmm.linux.net.inet import InetSocket
 from pyvmm.linux.net.network import Network
-from pyvmm.linux.net.options import integer, pack_integer
 from pyvmm.linux.net.ports import PortTable, accepts
 from pyvmm.linux.net.queues import Message
 from pyvmm.linux.net.socket import READABLE, Outgoing, Received
 from pyvmm.linux.net.stream import StreamSocket
+from pyvmm.linux.net.tcp_options import get_tcp_option, set_tcp_option
 
 if TYPE_CHECKING:
     from pyvmm.linux.task import Task
@@ -58,16 +56,6 @@ _WRITABLE = POLLOUT | POLLWRNORM
 _SEND_BUFFER, _RECEIVE_BUFFER, _GROWN_BUFFER = 16_384, 131_072, 2_626_560
 #: A connection is given up after ``net.ipv4.tcp_syn_retries`` (6) retransmissions.
 _CONNECT_TIMEOUT_NS = 127_000_000_000
-_CONGESTION = b"cubic"
-_INFO_SIZE = 104
-#: Options that are kept and given back: default, lowest and highest value.
-_OPTIONS = {
-    abi.TCP_NODELAY: (0, 0, 1), abi.TCP_MAXSEG: (32768, 88, 32767), abi.TCP_CORK: (0, 0, 1),
-    abi.TCP_KEEPIDLE: (7200, 1, 32767), abi.TCP_KEEPINTVL: (75, 1, 32767), abi.TCP_KEEPCNT: (9, 1, 127),
-    abi.TCP_SYNCNT: (6, 1, 127), abi.TCP_LINGER2: (60, -1, 1 << 30), abi.TCP_DEFER_ACCEPT: (0, 0, 1 << 30),
-    abi.TCP_WINDOW_CLAMP: (0, 0, 1 << 30), abi.TCP_QUICKACK: (1, 0, 1), abi.TCP_USER_TIMEOUT: (0, 0, (1 << 31) - 1),
-    abi.TCP_FASTOPEN: (0, 0, SOMAXCONN), abi.TCP_NOTSENT_LOWAT: (0, -(1 << 31), (1 << 31) - 1),
-}  # fmt: skip
 
 
 class TcpSocket(StreamSocket, InetSocket):
@@ -451,32 +439,12 @@ class TcpSocket(StreamSocket, InetSocket):
     def set_option(self, task: "Task", level: int, option: int, data: bytes) -> None:
         """See :meth:`Socket.set_option`."""
         if level != SOL_TCP:
-            return super().set_option(task, level, option, data)
-        if option == abi.TCP_CONGESTION:
-            if data[:15].split(b"\0")[0] not in (_CONGESTION, b"reno"):
-                raise GuestError(ENOENT)
-            return None
-        value = integer(data)
-        known = _OPTIONS.get(option)
-        if known is None:
-            raise GuestError(ENOPROTOOPT)
-        _, lowest, highest = known
-        if (lowest, highest) == (0, 1):
-            value = int(bool(value))
-        if not lowest <= value <= highest:
-            raise GuestError(EINVAL)
-        self.ip_options[level, option] = value
-        return None
+            super().set_option(task, level, option, data)
+        else:
+            set_tcp_option(self.ip_options, option, data)
 
     def get_option(self, task: "Task", level: int, option: int) -> bytes:
         """See :meth:`Socket.get_option`."""
         if level != SOL_TCP:
             return super().get_option(task, level, option)
-        if option == abi.TCP_CONGESTION:
-            return _CONGESTION.ljust(16, b"\0")
-        if option == abi.TCP_INFO:
-            return bytes([self.state]).ljust(_INFO_SIZE, b"\0")
-        known = _OPTIONS.get(option)
-        if known is None:
-            raise GuestError(ENOPROTOOPT)
-        return pack_integer(self.ip_options.get((level, option), known[0]))
+        return get_tcp_option(self.ip_options, option, self.state)
