@@ -6,7 +6,7 @@ from typing import Any
 from tests.linux import socket_scenarios as s
 from tests.linux.vfs_scenarios import Machine, as_on_the_host, iovec, read, write
 
-EINPROGRESS = -115
+pytestmark = s.needs_ipv6
 
 
 @as_on_the_host
@@ -410,3 +410,31 @@ def test_bytes_out_of_band(m: Machine) -> Any:
         seen += [m.call("ioctl", b, 0x8905, m.buffer), m.peek(m.buffer, 4), s.receive(m, b), s.receive(m, b)]
         seen += [s.poll(m, b), s.receive(m, b, 9, s.OOB), m.call("ioctl", b, 0x8905, m.buffer), m.peek(m.buffer, 4)]
     return seen
+
+
+@as_on_the_host
+def test_a_connection_that_was_reset_can_be_accepted(m: Machine) -> Any:
+    fd, address = s.listener(m)
+    a = s.socket(m, s.INET, s.STREAM)
+    s.connect(m, a, address)
+    s.send(m, a, b"lost")
+    s.set_option(m, a, 1, 13, struct.pack("<ii", 1, 0))
+    m.call("close", a)
+    length = m.place(struct.pack("<I", 16))
+    b = m.call("accept", fd, m.buffer, length)
+    seen = (
+        m.peek(m.buffer, 2),
+        m.peek(length, 4),
+        s.name(m, b, "getpeername"),
+        s.poll(m, b),
+        s.send(m, b, b"x", s.NOSIGNAL),
+    )
+    return seen, s.receive(m, b), s.receive(m, b)
+
+
+@as_on_the_host
+def test_clients_wait_for_room_at_the_listener(m: Machine) -> Any:
+    fd, address = s.listener(m, backlog=0)
+    clients = [s.socket(m, s.INET, s.STREAM | s.NONBLOCK) for _ in range(3)]
+    seen = [s.connect(m, client, address) for client in clients]
+    return seen, s.poll(m, clients[0]), s.poll(m, clients[2]), s.connect(m, clients[2], address), s.poll(m, fd)

@@ -168,6 +168,10 @@ class Socket:
         """getpeername(2)."""
         raise GuestError(EOPNOTSUPP)
 
+    def accepted_name(self) -> bytes:
+        """The address of the other end, as accept(2) tells it."""
+        return self.peer_name()
+
     def send(self, task: "Task", data: bytes, outgoing: Outgoing) -> int:
         """Send ``data``; how much of it went (all of a message)."""
         raise GuestError(EOPNOTSUPP)

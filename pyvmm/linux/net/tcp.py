@@ -179,7 +179,12 @@ class TcpSocket(StreamSocket, InetSocket):
         if listener is None:
             self.reset(ECONNREFUSED)
         elif len(listener.unaccepted) <= listener.backlog:
-            listener._establish(self)
+            try:
+                listener._establish(self)
+            except GuestError:
+                self.state, self.is_connecting = TCP_CLOSE, False
+                self._forget_remote()
+                raise
         else:
             listener.clients[self] = None
             self.listener = listener
@@ -244,6 +249,10 @@ class TcpSocket(StreamSocket, InetSocket):
         """See :meth:`Socket.peer_name`."""
         if self.state in (TCP_CLOSE, TCP_SYN_SENT, TCP_LISTEN):
             raise GuestError(ENOTCONN)
+        return super().peer_name()
+
+    def accepted_name(self) -> bytes:
+        """See :meth:`Socket.accepted_name`: who connected, even if it is gone already."""
         return super().peer_name()
 
     # ------------------------------------------------------------------------------------------------------- the end
