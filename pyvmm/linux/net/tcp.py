@@ -103,6 +103,7 @@ class TcpSocket(StreamSocket, InetSocket):
             if self.ports.conflicts(self, local):
                 self.is_listening = False
                 raise GuestError(EADDRINUSE)
+            self.ports.start_listening(self, local.port)
             self.state, self.shut, self.fin_received = TCP_LISTEN, 0, False
         self._admit()
 
@@ -148,6 +149,8 @@ class TcpSocket(StreamSocket, InetSocket):
         self.changed.wake()
 
     def _stop_listening(self) -> None:
+        assert self.local is not None
+        self.ports.stop_listening(self, self.local.port)
         self.is_listening = False
         self.state = TCP_CLOSE
         clients, self.clients = self.clients, {}
@@ -215,8 +218,8 @@ class TcpSocket(StreamSocket, InetSocket):
     def _listener_at(self, target: Endpoint) -> "TcpSocket | None":
         """Who answers a SYN to ``target``: the listener whose address says most about it."""
         found: list[tuple[int, TcpSocket]] = []
-        for socket in self.ports.at(target.port):
-            if isinstance(socket, TcpSocket) and socket.is_listening and accepts(socket, target):
+        for socket in self.ports.listeners(target.port):
+            if isinstance(socket, TcpSocket) and accepts(socket, target):
                 assert socket.local is not None
                 found.append((2 * (not socket.local.is_any) + (len(socket.local.ip) == len(target.ip)), socket))
         if not found:
