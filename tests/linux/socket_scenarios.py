@@ -1,16 +1,31 @@
 """What tests of sockets are written with: system calls on a guest or on the host."""
 
+import socket as native
 import struct
 from typing import Any
+
+import pytest
 
 from tests.linux.vfs_scenarios import Machine, iovec
 
 UNIX, INET, INET6 = 1, 2, 10
 STREAM, DGRAM, SEQPACKET = 1, 2, 5
 NONBLOCK, CLOEXEC = 0o4000, 0o2000000
-PEEK, TRUNC, DONTWAIT, WAITALL, NOSIGNAL = 0x2, 0x20, 0x40, 0x100, 0x4000
+OOB, PEEK, TRUNC, DONTWAIT, WAITALL, NOSIGNAL = 0x1, 0x2, 0x20, 0x40, 0x100, 0x4000
 SOL_SOCKET, SO_ERROR = 1, 4
 LOOPBACK = b"\x7f\0\0\x01"
+
+
+def _has_ipv6() -> bool:
+    try:
+        with native.socket(native.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this host has no IPv6 loopback address to compare with")
 
 
 def socket(m: Machine, domain: int, kind: int, protocol: int = 0) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 from tests.linux import socket_scenarios as s
 from tests.linux.vfs_scenarios import Machine, as_on_the_host, iovec, read, write
 
-EINPROGRESS = -115
+pytestmark = s.needs_ipv6
 
 
 @as_on_the_host
@@ -395,3 +395,46 @@ def test_the_interface(m: Machine) -> Any:
         m.call("ioctl", fd, 0x8933, m.place(b"none".ljust(40, b"\0"))),
     ]
     return seen, m.call("ioctl", fd, 0x8910, m.place(bytes(16) + struct.pack("<i", 9999) + bytes(20)))
+
+
+@as_on_the_host
+def test_bytes_out_of_band(m: Machine) -> Any:
+    seen = []
+    for inline in (0, 1):
+        a, b = s.connection(m)
+        s.set_option(m, b, 1, 10, inline)
+        seen += [s.receive(m, b, 1, s.OOB | s.DONTWAIT), s.send(m, a, b"before!", s.OOB), s.poll(m, b), s.poll(m, b, 2)]
+        s.send(m, a, b"after")
+        seen += [s.receive(m, b, 9, s.OOB | s.PEEK), s.receive(m, b, 9, s.OOB), s.poll(m, b)]
+        seen += [m.call("ioctl", b, 0x8905, m.buffer), m.peek(m.buffer, 4), s.receive(m, b), s.poll(m, b)]
+        seen += [m.call("ioctl", b, 0x8905, m.buffer), m.peek(m.buffer, 4), s.receive(m, b), s.receive(m, b)]
+        seen += [s.poll(m, b), s.receive(m, b, 9, s.OOB), m.call("ioctl", b, 0x8905, m.buffer), m.peek(m.buffer, 4)]
+    return seen
+
+
+@as_on_the_host
+def test_a_connection_that_was_reset_can_be_accepted(m: Machine) -> Any:
+    fd, address = s.listener(m)
+    a = s.socket(m, s.INET, s.STREAM)
+    s.connect(m, a, address)
+    s.send(m, a, b"lost")
+    s.set_option(m, a, 1, 13, struct.pack("<ii", 1, 0))
+    m.call("close", a)
+    length = m.place(struct.pack("<I", 16))
+    b = m.call("accept", fd, m.buffer, length)
+    seen = (
+        m.peek(m.buffer, 2),
+        m.peek(length, 4),
+        s.name(m, b, "getpeername"),
+        s.poll(m, b),
+        s.send(m, b, b"x", s.NOSIGNAL),
+    )
+    return seen, s.receive(m, b), s.receive(m, b)
+
+
+@as_on_the_host
+def test_clients_wait_for_room_at_the_listener(m: Machine) -> Any:
+    fd, address = s.listener(m, backlog=0)
+    clients = [s.socket(m, s.INET, s.STREAM | s.NONBLOCK) for _ in range(3)]
+    seen = [s.connect(m, client, address) for client in clients]
+    return seen, s.poll(m, clients[0]), s.poll(m, clients[2]), s.connect(m, clients[2], address), s.poll(m, fd)

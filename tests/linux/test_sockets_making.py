@@ -6,6 +6,8 @@ from typing import Any
 from tests.linux import socket_scenarios as s
 from tests.linux.vfs_scenarios import Machine, as_on_the_host, make, pipe
 
+pytestmark = s.needs_ipv6
+
 #: Options whose values Linux takes from the host's settings, or that need not be told alike.
 _SOCKET_OPTIONS = [number for number in range(1, 50) if number not in (7, 8, 16, 17, 26, 27, 28, 31, 34, 46, 47, 49)]
 

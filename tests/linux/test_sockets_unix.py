@@ -359,3 +359,12 @@ def test_a_read_into_nowhere_loses_nothing_of_a_stream(m: Machine) -> Any:
     s.send(m, c, b"datagram")
     seen = [m.call("read", b, m.nowhere, 5), s.receive(m, b), m.call("read", d, m.nowhere, 5), s.receive(m, d)]
     return seen, m.call("sendto", a, m.nowhere, 5, 0, 0, 0), m.call("sendto", c, m.nowhere, 5, 0, 0, 0)
+
+
+@as_on_the_host
+def test_a_long_write_is_one_message_or_none(m: Machine) -> Any:
+    a, b = s.pair(m, s.DGRAM)
+    u = s.socket(m, s.INET, s.DGRAM)
+    s.connect(m, u, s.inet(9))
+    seen = [m.call("write", a, m.buffer, 200_000), m.call("ioctl", b, 0x541B, m.buffer), m.peek(m.buffer, 4)]
+    return seen, m.call("write", a, m.buffer, 500_000), m.call("write", u, m.buffer, 500_000), s.receive(m, b, 10)

@@ -73,7 +73,7 @@ class SocketFile(OpenFile):
         elif request == SIOCOUTQ:
             task.mem.write_u32(argument, self.socket.unsent_bytes())
         elif request == SIOCATMARK:
-            task.mem.write_u32(argument, 0)
+            task.mem.write_u32(argument, self.socket.is_at_mark())
         else:
             return interface_ioctl(task, request, argument)
         return 0

@@ -25,6 +25,8 @@ class PortTable:
     def __init__(self, random_number: Callable[[int], int]) -> None:
         self._random_number = random_number
         self._bound: dict[int, dict[InetSocket, None]] = {}
+        #: The listeners among them: a port may have thousands of accepted connections besides.
+        self._listening: dict[int, dict[InetSocket, None]] = {}
 
     def __iter__(self) -> "Iterator[InetSocket]":
         for sockets in self._bound.values():
@@ -69,6 +71,21 @@ class PortTable:
             sockets.pop(socket, None)
             if not sockets:
                 del self._bound[port]
+
+    def start_listening(self, socket: "InetSocket", port: int) -> None:
+        """``socket`` answers who connects to ``port``."""
+        self._listening.setdefault(port, {})[socket] = None
+
+    def stop_listening(self, socket: "InetSocket", port: int) -> None:
+        """It does no longer."""
+        sockets = self._listening[port]
+        del sockets[socket]
+        if not sockets:
+            del self._listening[port]
+
+    def listeners(self, port: int) -> "tuple[InetSocket, ...]":
+        """Who answers on ``port``, whatever the address."""
+        return tuple(self._listening.get(port, ()))
 
     def at(self, port: int) -> "tuple[InetSocket, ...]":
         """All sockets that have ``port``."""

@@ -41,6 +41,8 @@ class Received:
     creds: Ucred | None = None
     #: Other control messages.
     control: tuple[tuple[int, int, bytes], ...] = ()
+    #: A transfer ends here, though there is more to read.
+    is_end: bool = False
 
 
 @dataclass(slots=True)
@@ -166,6 +168,10 @@ class Socket:
         """getpeername(2)."""
         raise GuestError(EOPNOTSUPP)
 
+    def accepted_name(self) -> bytes:
+        """The address of the other end, as accept(2) tells it."""
+        return self.peer_name()
+
     def send(self, task: "Task", data: bytes, outgoing: Outgoing) -> int:
         """Send ``data``; how much of it went (all of a message)."""
         raise GuestError(EOPNOTSUPP)
@@ -205,6 +211,10 @@ class Socket:
 
     def unsent_bytes(self) -> int:
         """SIOCOUTQ."""
+        raise GuestError(ENOTTY)
+
+    def is_at_mark(self) -> bool:
+        """SIOCATMARK: the next byte is the one that came out of band, or that would stand there."""
         raise GuestError(ENOTTY)
 
     def set_option(self, task: "Task", level: int, option: int, data: bytes) -> None:

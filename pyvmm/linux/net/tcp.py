@@ -13,8 +13,6 @@ from errno import (
     ECONNRESET,
     EINVAL,
     EISCONN,
-    ENOENT,
-    ENOPROTOOPT,
     ENOTCONN,
     EPIPE,
     ETIMEDOUT,
@@ -22,11 +20,12 @@ from errno import (
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi import socket as abi
-from pyvmm.linux.abi.poll import POLLERR, POLLHUP, POLLOUT, POLLRDHUP, POLLWRNORM
+from pyvmm.linux.abi.poll import POLLERR, POLLHUP, POLLOUT, POLLPRI, POLLRDHUP, POLLWRNORM
 from pyvmm.linux.abi.socket import (
     MSG_DONTWAIT,
     MSG_ERRQUEUE,
     MSG_OOB,
+    MSG_PEEK,
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
     SHUTDOWN_MASK,
@@ -43,11 +42,11 @@ from pyvmm.linux.errors import GuestError
 from pyvmm.linux.net.addresses import Endpoint, family_of
 from pyvmm.linux.net.inet import InetSocket
 from pyvmm.linux.net.network import Network
-from pyvmm.linux.net.options import integer, pack_integer
 from pyvmm.linux.net.ports import PortTable, accepts
 from pyvmm.linux.net.queues import Message
-from pyvmm.linux.net.socket import READABLE, Outgoing
+from pyvmm.linux.net.socket import READABLE, Outgoing, Received
 from pyvmm.linux.net.stream import StreamSocket
+from pyvmm.linux.net.tcp_options import get_tcp_option, set_tcp_option
 
 if TYPE_CHECKING:
     from pyvmm.linux.task import Task
@@ -57,16 +56,6 @@ _WRITABLE = POLLOUT | POLLWRNORM
 _SEND_BUFFER, _RECEIVE_BUFFER, _GROWN_BUFFER = 16_384, 131_072, 2_626_560
 #: A connection is given up after ``net.ipv4.tcp_syn_retries`` (6) retransmissions.
 _CONNECT_TIMEOUT_NS = 127_000_000_000
-_CONGESTION = b"cubic"
-_INFO_SIZE = 104
-#: Options that are kept and given back: default, lowest and highest value.
-_OPTIONS = {
-    abi.TCP_NODELAY: (0, 0, 1), abi.TCP_MAXSEG: (32768, 88, 32767), abi.TCP_CORK: (0, 0, 1),
-    abi.TCP_KEEPIDLE: (7200, 1, 32767), abi.TCP_KEEPINTVL: (75, 1, 32767), abi.TCP_KEEPCNT: (9, 1, 127),
-    abi.TCP_SYNCNT: (6, 1, 127), abi.TCP_LINGER2: (60, -1, 1 << 30), abi.TCP_DEFER_ACCEPT: (0, 0, 1 << 30),
-    abi.TCP_WINDOW_CLAMP: (0, 0, 1 << 30), abi.TCP_QUICKACK: (1, 0, 1), abi.TCP_USER_TIMEOUT: (0, 0, (1 << 31) - 1),
-    abi.TCP_FASTOPEN: (0, 0, SOMAXCONN), abi.TCP_NOTSENT_LOWAT: (0, -(1 << 31), (1 << 31) - 1),
-}  # fmt: skip
 
 
 class TcpSocket(StreamSocket, InetSocket):
@@ -87,6 +76,9 @@ class TcpSocket(StreamSocket, InetSocket):
         self.backlog = 0
         #: Of a client: the listener that has no room yet.
         self.listener: TcpSocket | None = None
+        #: The byte that came out of band and nobody has read, and how much of the queue is before its place.
+        self.urgent = b""
+        self.mark: int | None = None
 
     @property
     def ports(self) -> PortTable:
@@ -111,6 +103,7 @@ class TcpSocket(StreamSocket, InetSocket):
             if self.ports.conflicts(self, local):
                 self.is_listening = False
                 raise GuestError(EADDRINUSE)
+            self.ports.start_listening(self, local.port)
             self.state, self.shut, self.fin_received = TCP_LISTEN, 0, False
         self._admit()
 
@@ -156,6 +149,8 @@ class TcpSocket(StreamSocket, InetSocket):
         self.changed.wake()
 
     def _stop_listening(self) -> None:
+        assert self.local is not None
+        self.ports.stop_listening(self, self.local.port)
         self.is_listening = False
         self.state = TCP_CLOSE
         clients, self.clients = self.clients, {}
@@ -187,7 +182,12 @@ class TcpSocket(StreamSocket, InetSocket):
         if listener is None:
             self.reset(ECONNREFUSED)
         elif len(listener.unaccepted) <= listener.backlog:
-            listener._establish(self)
+            try:
+                listener._establish(self)
+            except GuestError:
+                self.state, self.is_connecting = TCP_CLOSE, False
+                self._forget_remote()
+                raise
         else:
             listener.clients[self] = None
             self.listener = listener
@@ -218,8 +218,8 @@ class TcpSocket(StreamSocket, InetSocket):
     def _listener_at(self, target: Endpoint) -> "TcpSocket | None":
         """Who answers a SYN to ``target``: the listener whose address says most about it."""
         found: list[tuple[int, TcpSocket]] = []
-        for socket in self.ports.at(target.port):
-            if isinstance(socket, TcpSocket) and socket.is_listening and accepts(socket, target):
+        for socket in self.ports.listeners(target.port):
+            if isinstance(socket, TcpSocket) and accepts(socket, target):
                 assert socket.local is not None
                 found.append((2 * (not socket.local.is_any) + (len(socket.local.ip) == len(target.ip)), socket))
         if not found:
@@ -252,6 +252,10 @@ class TcpSocket(StreamSocket, InetSocket):
         """See :meth:`Socket.peer_name`."""
         if self.state in (TCP_CLOSE, TCP_SYN_SENT, TCP_LISTEN):
             raise GuestError(ENOTCONN)
+        return super().peer_name()
+
+    def accepted_name(self) -> bytes:
+        """See :meth:`Socket.accepted_name`: who connected, even if it is gone already."""
         return super().peer_name()
 
     # ------------------------------------------------------------------------------------------------------- the end
@@ -349,11 +353,54 @@ class TcpSocket(StreamSocket, InetSocket):
         room = self.send_capacity - self.in_flight
         if room <= 0:
             return 0
+        if outgoing.flags & MSG_OOB:
+            return self._put_urgent(peer, data, room, outgoing)
         piece = data[:room]
         if not peer.queue.append(piece):
             peer.queue.push(Message(piece), self)
         peer.changed.wake()
         return len(piece)
+
+    def _put_urgent(self, peer: "TcpSocket", data: bytes, room: int, outgoing: Outgoing) -> int:
+        """The last byte of ``data`` is urgent, and goes beside the others unless SO_OOBINLINE is set."""
+        if len(data) > 1:
+            return self.put(data[:-1], Outgoing(outgoing.flags & ~MSG_OOB), False)
+        peer.mark = peer.queue.size
+        if peer.options.others.get(abi.SO_OOBINLINE):
+            peer.urgent = b""
+            peer.queue.push(Message(data), self)
+        else:
+            peer.urgent = data
+        peer.changed.wake()
+        return 1
+
+    def receive(self, task: "Task", count: int, flags: int) -> Received:
+        """See :meth:`Socket.receive`: a read ends before the place of an urgent byte."""
+        if flags & MSG_OOB:
+            return self._receive_urgent(flags)
+        mark = self.mark
+        if mark is None:
+            return super().receive(task, count, flags)
+        received = super().receive(task, min(count, mark) if mark else count, flags)
+        if received.data and not flags & MSG_PEEK:
+            received.is_end = len(received.data) == mark
+            self.mark = mark - len(received.data) if mark else None
+            if not mark:
+                self.urgent = b""
+        return received
+
+    def _receive_urgent(self, flags: int) -> Received:
+        """``tcp_recv_urg()``."""
+        if self.options.others.get(abi.SO_OOBINLINE) or not self.urgent:
+            raise GuestError(ENOTCONN if self.state == TCP_CLOSE and not self.fin_received else EINVAL)
+        data = self.urgent
+        if not flags & MSG_PEEK:
+            self.urgent = b""
+        return Received(data, MSG_OOB, 1)
+
+    def is_at_mark(self) -> bool:
+        """See :meth:`Socket.is_at_mark`."""
+        return self.mark == 0
 
     def check_receivable(self, flags: int) -> None:
         """See :meth:`StreamSocket.check_receivable`."""
@@ -361,8 +408,6 @@ class TcpSocket(StreamSocket, InetSocket):
             raise GuestError(EAGAIN)
         if self.state == TCP_LISTEN:
             raise GuestError(ENOTCONN)
-        if flags & MSG_OOB:
-            raise GuestError(EINVAL)
 
     def check_connected(self) -> None:
         """See :meth:`StreamSocket.check_connected`."""
@@ -382,6 +427,8 @@ class TcpSocket(StreamSocket, InetSocket):
             return mask
         if self.queue.size:
             mask |= READABLE
+        if self.urgent or (self.mark is not None and self.options.others.get(abi.SO_OOBINLINE)):
+            mask |= POLLPRI
         capacity = self.send_capacity
         if self.shut & SEND_SHUTDOWN or (capacity - self.in_flight) * 3 >= capacity:
             mask |= _WRITABLE
@@ -404,32 +451,12 @@ class TcpSocket(StreamSocket, InetSocket):
     def set_option(self, task: "Task", level: int, option: int, data: bytes) -> None:
         """See :meth:`Socket.set_option`."""
         if level != SOL_TCP:
-            return super().set_option(task, level, option, data)
-        if option == abi.TCP_CONGESTION:
-            if data[:15].split(b"\0")[0] not in (_CONGESTION, b"reno"):
-                raise GuestError(ENOENT)
-            return None
-        value = integer(data)
-        known = _OPTIONS.get(option)
-        if known is None:
-            raise GuestError(ENOPROTOOPT)
-        _, lowest, highest = known
-        if (lowest, highest) == (0, 1):
-            value = int(bool(value))
-        if not lowest <= value <= highest:
-            raise GuestError(EINVAL)
-        self.ip_options[level, option] = value
-        return None
+            super().set_option(task, level, option, data)
+        else:
+            set_tcp_option(self.ip_options, option, data)
 
     def get_option(self, task: "Task", level: int, option: int) -> bytes:
         """See :meth:`Socket.get_option`."""
         if level != SOL_TCP:
             return super().get_option(task, level, option)
-        if option == abi.TCP_CONGESTION:
-            return _CONGESTION.ljust(16, b"\0")
-        if option == abi.TCP_INFO:
-            return bytes([self.state]).ljust(_INFO_SIZE, b"\0")
-        known = _OPTIONS.get(option)
-        if known is None:
-            raise GuestError(ENOPROTOOPT)
-        return pack_integer(self.ip_options.get((level, option), known[0]))
+        return get_tcp_option(self.ip_options, option, self.state)

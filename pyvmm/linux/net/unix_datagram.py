@@ -30,7 +30,7 @@ class _Datagrams(UnixSocket):
 
     def put(self, task: "Task", data: bytes, outgoing: Outgoing, other: UnixSocket) -> int:
         """Put a message into the queue of ``other``."""
-        if len(data) > self.options.send_buffer - 32:
+        if len(data) > min(self.options.send_buffer - 32, _MESSAGE_MAX):
             raise GuestError(EMSGSIZE)
         if self.in_flight >= self.send_capacity:
             self.wait_to_send(task, outgoing.flags)

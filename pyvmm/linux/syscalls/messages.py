@@ -281,7 +281,7 @@ def _receive(task: "Task", file: SocketFile, vector: Vector, flags: int) -> tupl
                 socket.network.release(received.rights)
                 raise GuestError(EFAULT)
             return done, result
-        if not received.data or received.rights or done >= wanted or flags & MSG_PEEK:
+        if not received.data or received.rights or received.is_end or done >= wanted or flags & MSG_PEEK:
             return done, result
         if not flags & MSG_WAITALL and (socket.options.pass_credentials or not socket.queue.size):
             return done, result

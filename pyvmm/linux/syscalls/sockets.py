@@ -117,7 +117,7 @@ def accept4(task: "Task", fd: Fd, address: Pointer, length: Pointer, flags: Flag
     number = install(task, accepted, flags)
     if address:
         try:
-            write_address(task, accepted.peer_name(), address, length)
+            write_address(task, accepted.accepted_name(), address, length)
         except GuestError:
             task.files.close(number)
             raise
