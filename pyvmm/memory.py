@@ -38,6 +38,9 @@ _READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 _ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE: the limit is ours to keep, not the host's
 _MADV_POPULATE_WRITE = 23
 
+_HUGE = 2 << 20
+_HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
+
 #: Slots after the first grow from this size (bytes), doubling up to ``_LARGEST_SLOT``: few slots, little of them
 #: unused.
 _FIRST_EXTENSION = 16 << 20
@@ -98,8 +101,8 @@ class GuestMemory:
         self.in_use += size
 
     def discard(self, start: int, size: int) -> None:
-        """Drop the contents of ``[start, start + size)``: pages of the image show the image again, all others read
-        as zero.
+        """Drop the contents of ``[start, start + size)``: pages of the image show the image again (or are zero, if they
+        were copied), all others read as zero.
 
         The host forgets the pages, so shadow page tables that still map them lose those entries as well.
         """
@@ -114,11 +117,22 @@ class GuestMemory:
         _mprotect(self.address + start, size, mmap.PROT_READ)
         _mprotect(self.address + start, size, _READ_WRITE)
 
-    def populate(self, start: int, size: int) -> None:
-        """Have private copies of ``[start, start + size)`` made at once; kernels before 5.14 do not know how, and
-        it is only for speed.
+    def copy_image(self, image_fd: int, size: int) -> None:
+        """Have private copies of the first ``size`` bytes of the image made at once. It is only for speed, and must
+        come before the guest runs.
+
+        Into huge pages, where the host has them, more is copied in half the time: what is a fault for every page
+        otherwise is one for 512.
         """
-        _madvise(self.address + start, size, _MADV_POPULATE_WRITE)
+        whole = min((size + _HUGE - 1) & -_HUGE, self.image_size & -_HUGE)
+        if whole < size or self.address % _HUGE or not _has_huge_pages():
+            _madvise(self.address, size, _MADV_POPULATE_WRITE)  # kernels before 5.14 do not know how
+            return
+        _checked_mmap(self.address, whole, _ANONYMOUS | _MAP_FIXED, -1)
+        _madvise(self.address, whole, mmap.MADV_HUGEPAGE)
+        done = 0
+        while done < whole:
+            done += os.preadv(image_fd, [self.view[done:whole]], done)
 
     def close(self) -> None:
         """Unmap everything. Views must not be used any more; closing twice is fine."""
@@ -132,6 +146,16 @@ class GuestMemory:
         state = f"at {self.address:#x}" if self.address else "closed"
         sizes = f"{self.in_use >> 10} KiB of {self.limit >> 10} KiB, image {self.image_size >> 10} KiB"
         return f"<GuestMemory {sizes}, {state}>"
+
+
+@lru_cache(maxsize=1)
+def _has_huge_pages() -> bool:
+    """Whether the host gives huge pages to who asks for them."""
+    try:
+        with open(_HUGE_PAGES) as file:
+            return "[never]" not in file.read()
+    except OSError:
+        return False
 
 
 @lru_cache(maxsize=16)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,28 @@ def test_discarded_pages_are_zero_or_the_image_again_and_cost_nothing(image: int
     assert memory.view[0] == ord("i") and memory.view[5 * _PAGE] == 0
     assert resident(memory) < 64  # KiB of 256; the kernel may have merged the mapping with a neighbour
     memory.close()
+
+
+@pytest.mark.parametrize("huge", [True, False])
+@pytest.mark.parametrize("size", [_PAGE, (2 << 20) - _PAGE, 2 << 20, (2 << 20) + _PAGE, 5 << 20])
+def test_a_copied_image_is_the_image_and_this_memorys_own(
+    size: int, huge: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyvmm.memory._has_huge_pages", lambda: huge)
+    content = os.urandom(_PAGE) * (5 << 20 >> 12)
+    fd = os.memfd_create("image")
+    os.write(fd, content)
+    with closing(GuestMemory(16 << 20, 8 << 20, fd, 5 << 20)) as memory:
+        memory.copy_image(fd, size)
+        assert resident(memory) >= size >> 10
+        assert memory.view[: 5 << 20] == content
+        assert not any(memory.view[5 << 20 : (5 << 20) + _PAGE])
+        memory.view[0] ^= 0xFF
+        memory.view[(5 << 20) - 1] ^= 0xFF
+        assert os.pread(fd, 5 << 20, 0) == content
+        memory.discard(0, _PAGE)
+        assert memory.view[_PAGE : 4 << 20] == content[_PAGE : 4 << 20]
+    os.close(fd)
 
 
 def test_forgetting_translations_keeps_contents() -> None:

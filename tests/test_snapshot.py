@@ -174,3 +174,10 @@ def test_closing_twice_is_fine(folder: Path, template: Template) -> None:
     snapshot = load(folder, template)
     snapshot.close()
     snapshot.close()
+
+
+def test_nothing_is_written_to_a_fork_before_it_runs(template: Template) -> None:
+    """Its memory may be replaced by a copy until then."""
+    size = template.snapshot.manifest.memory_size
+    with template.fork() as sandbox:
+        assert sandbox.machine.memory.view[:size] == os.pread(template.snapshot.memory_fd, size, 0)

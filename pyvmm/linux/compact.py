@@ -36,8 +36,11 @@ class Packed:
     vvar: int
 
 
-def pack(mm: AddressSpace, memory: GuestMemory, hot: Collection[int] = ()) -> Packed:
-    """Pack what ``mm`` maps in ``memory``; ``hot`` are the virtual addresses of pages to put first."""
+def pack(mm: AddressSpace, memory: GuestMemory, hot: Collection[int] = (), *, accesses_seen: bool = False) -> Packed:
+    """Pack what ``mm`` maps in ``memory``; ``hot`` are the virtual addresses of pages to put first.
+
+    :param accesses_seen: which pages a fork uses is to be seen by :func:`touched`. It is slower then.
+    """
     target = GuestMemory(memory.limit, memory.limit)
     size = layout.SYSTEM_FRAMES * PAGE_SIZE
     target.view[:size] = memory.view[:size]
@@ -62,6 +65,9 @@ def pack(mm: AddressSpace, memory: GuestMemory, hot: Collection[int] = ()) -> Pa
                 vvar = new
         if is_hot:
             hot_size = frames.used * PAGE_SIZE
+    if accesses_seen:
+        for vma in mm.maps():
+            table.forget_accesses(vma.start, vma.end)
     return Packed(target, frames.used * PAGE_SIZE, hot_size, table.root, vvar)
 
 
@@ -72,8 +78,8 @@ def state_after(state: dict[str, Any], packed: Packed) -> dict[str, Any]:
 
 
 def touched(mm: AddressSpace, memory: GuestMemory, snapshot: memoryview) -> set[int]:
-    """The virtual addresses of all pages of a fork that its program has used since :func:`forget_accesses`, or that
-    differ from ``snapshot``, the memory it was forked from.
+    """The virtual addresses of all pages of a fork that its program has used, or that differ from ``snapshot``, the
+    memory it was forked from, which was packed so that accesses are seen.
     """
     found = set()
     for vma in mm.maps():
@@ -99,9 +105,3 @@ def widen(mm: AddressSpace, hot: Collection[int]) -> set[int]:
             start = group * _GROUP
             wide.update(address for address, _ in mm.table.resident(start, start + _GROUP))
     return wide
-
-
-def forget_accesses(mm: AddressSpace) -> None:
-    """Have the processor note anew which pages are used."""
-    for vma in mm.maps():
-        mm.table.forget_accesses(vma.start, vma.end)

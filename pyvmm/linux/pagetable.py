@@ -57,8 +57,8 @@ class PageTable:
             self.root = self._new_table()
 
     def forget_accesses(self, start: int, end: int) -> None:
-        """Clear the Accessed bits of the resident pages, for :meth:`accessed`. Walkers then write to the tables, and
-        shadow paging fills in no entries ahead: for measuring only.
+        """Clear the Accessed bits of the resident pages. Walkers then write to the tables, and shadow paging fills in
+        no entries ahead: for measuring only.
         """
         for _, index, count in self._tables(start, end):
             for position in range(index, index + count):

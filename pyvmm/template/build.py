@@ -194,11 +194,10 @@ def _rehearse(
     rehearsal = folder / "rehearsal"
     rehearsal.mkdir()
     try:
-        _write(rehearsal, machine, kernel, vcpu, facts, host, set())
+        _write(rehearsal, machine, kernel, vcpu, facts, host, set(), accesses_seen=True)
         with Snapshot.load(rehearsal, host.processor) as snapshot, Template(host, snapshot, image).fork() as fork:
             mm = fork.kernel.task.mm
             mm.users += 1  # it is looked at when the program has ended
-            compact.forget_accesses(mm)
             result = fork.run(program)
             if result.stdout != b"2\n" or result.status != "ok":
                 raise TemplateError(f"the rehearsal in a fork of the new template failed: {result}")
@@ -223,13 +222,15 @@ def _write(
     facts: dict[str, Any],
     host: Host,
     hot: set[int],
+    *,
+    accesses_seen: bool = False,
 ) -> None:
     mm = kernel.task.mm
     try:
         frozen = boot.freeze(kernel)
     except ValueError as error:
         raise TemplateError(f"template {facts['name']!r} cannot be frozen as it is: {error}") from error
-    packed = compact.pack(mm, machine.memory, hot)
+    packed = compact.pack(mm, machine.memory, hot, accesses_seen=accesses_seen)
     try:
         sregs = KvmSregs.from_buffer_copy(vcpu.sregs)
         sregs.cr3 = packed.root

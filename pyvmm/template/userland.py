@@ -82,7 +82,7 @@ _SERVICES = "".join(
     )
     for protocol in protocols.split()
 )  # fmt: skip
-_LINKS = {"/bin": "usr/bin"}
+_LINKS = {"/bin": "usr/bin", "/usr/lib/locale/C.UTF-8": "C.utf8"}
 _FILES = {
     "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n"
     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",

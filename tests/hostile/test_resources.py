@@ -329,7 +329,7 @@ def test_the_agents_source_and_memory_hold_no_secret(run):
 @pytest.mark.parametrize(
     "code",
     [
-        "import os\ntry: os.posix_spawn('/bin/true', ['true'], {})\nexcept OSError: print('refused')",
+        "import os\ntry: os.posix_spawn('/bin/no-such', ['x'], {})\nexcept OSError: print('refused')",
         "import socket\ntry: socket.create_connection(('169.254.169.254', 80), 1)\nexcept OSError: print('refused')",
         "import socket\ntry: socket.create_connection(('127.0.0.1', 22), 1)\nexcept OSError: print('refused')",
         "import socket\ntry: socket.getaddrinfo('example.com', 80)\nexcept OSError: print('refused')",

@@ -8,7 +8,7 @@ no path by which it could be opened.
 from errno import EINVAL
 from typing import TYPE_CHECKING, Any
 
-from pyvmm.linux.abi.fcntl import O_RDWR
+from pyvmm.linux.abi.fcntl import O_RDWR, SEEK_CUR, SEEK_SET
 from pyvmm.linux.errors import Freeze, GuestError
 from pyvmm.linux.files.base import OpenFile
 
@@ -43,6 +43,17 @@ class ControlFile(OpenFile):
         data = program[self.position : self.position + count]
         self.position += len(data)
         return data
+
+    def seek(self, offset: int, whence: int) -> int:
+        """From the start or from here: a shell reads what it can put back by the block, else byte for byte."""
+        if whence == SEEK_CUR:
+            offset += self.position
+        elif whence != SEEK_SET:
+            raise GuestError(EINVAL)
+        if not 0 <= offset < 1 << 63:
+            raise GuestError(EINVAL)
+        self.position = offset
+        return offset
 
     def write(self, task: "Task", data: bytes) -> int:
         """The agent says that the fork is fresh."""
