@@ -32,6 +32,8 @@ def main(arguments: list[str]) -> int:
             print(f"[{number}/{len(modules)}] {module:<20}", end=" ", flush=True)
             excluded = [each.test for each in reviewed if each.module == module]
             native = native_runs.record(module, excluded, options.again)
+            if not native.finished:
+                print(f"HOST NOT FINISHED ({native.how})", end="  ")
             print(f"host {native.count('passed'):>5} in {native.seconds:5.1f} s", end="  ", flush=True)
             inside, output = run_inside(template, module, excluded, native)
             found = differences(native, inside)
