@@ -103,7 +103,7 @@ def boot(
     cpu = Cpu(page, memory.view)
     mem = UserMemory(mm, memory.view, memory.words)
     fs = FsContext(vfs)
-    files = FdTable(limits.nofile)
+    files = FdTable(limits.nofile, vfs.store.quota)
     files.install_standard(vfs)
     process = Process(kernel, FIRST_PID, None)
     process.rlimits = limits.initial_rlimits()

@@ -9,7 +9,7 @@ from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.terminal import leader_ended
 from pyvmm.linux.futex import FUTEX_BITSET_ANY, FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS, futex_wake
 from pyvmm.linux.signalling import send_to_process
-from pyvmm.linux.signals import SignalInfo
+from pyvmm.linux.signals import ALL_SIGNALS, SignalInfo
 
 if TYPE_CHECKING:
     from pyvmm.linux.process import Process
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: ``ROBUST_LIST_LIMIT``: a list may be a loop.
 _ROBUST_LIST_LIMIT = 2048
+#: Bytes that a thread takes of the monitor's memory, about; counted against the sandbox's quota.
+TASK_COST = 16 << 10
 
 
 def end_thread(task: "Task") -> None:
@@ -27,6 +29,9 @@ def end_thread(task: "Task") -> None:
     process.threads.pop(task.tid, None)
     kernel.tasks.pop(task.tid, None)
     process.past_cpu_ns += task.cpu_ns
+    task.signals.pending.discard(ALL_SIGNALS)
+    if task.charged:
+        kernel.vfs.store.quota.take(-task.charged)
     leave_memory(task)
     task.files.leave()
 

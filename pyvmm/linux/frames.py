@@ -36,6 +36,8 @@ class FrameAllocator:
         self.shared: dict[int, int] = {}
         #: Page tables of address spaces that have ended: root, and last-level tables as PageTable knows them.
         self.retired_tables: list[tuple[int, dict[int, int]]] = []
+        #: Bytes of the monitor's memory that describe the sandbox's (areas beyond what programs usually have).
+        self.described = 0
         #: Bytes that the sandbox's files take of the same limit; set by who knows.
         self.bytes_elsewhere: Callable[[], int] = lambda: 0
 
@@ -47,7 +49,7 @@ class FrameAllocator:
     @property
     def available(self) -> int:
         """Frames that can still be had."""
-        return self.limit - self._next + self._free_count - (self.bytes_elsewhere() >> PAGE_SHIFT)
+        return self.limit - self._next + self._free_count - (self.bytes_elsewhere() + self.described >> PAGE_SHIFT)
 
     def allocate(self, wanted: int = 1) -> tuple[int, int]:
         """A run of up to ``wanted`` zeroed frames: (first frame, how many, at least one).

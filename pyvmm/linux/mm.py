@@ -42,6 +42,9 @@ from pyvmm.memory import GuestMemory
 #: vm.max_map_count: areas cost host memory, so there is a limit, and it is Linux's.
 MAX_MAP_COUNT = 65530
 
+#: Bytes that an area takes of the monitor's memory, about, and how many of them are not counted.
+_AREA_COST, _AREAS_FREE = 256, 1024
+
 #: Pages mapped around a first touch, at least and (when touches follow each other) at most.
 _AROUND_MIN, _AROUND_MAX = 16, 512
 
@@ -66,6 +69,8 @@ class AddressSpace(AreaList):
         self.table = PageTable(memory.words, frames, root)
         if self.table.is_new:
             prepare(self.table)
+        #: Bytes that its areas take of the memory limit.
+        self._charged = 0
         #: Threads, of whatever processes, that run in it.
         self.users = 0
         self.brk_start = self.brk = 0
@@ -110,6 +115,7 @@ class AddressSpace(AreaList):
             raise GuestError(ENOMEM)
         if prot & PROT_WRITE and not flags & MAP_NORESERVE:
             self.check_room(size)
+        self._charge()
         self.unmap(address, size)
         vma = Vma(address, address + size, prot & READ_WRITE_EXEC, flags, ino, offset, name)
         self._hold(vma)
@@ -134,6 +140,19 @@ class AddressSpace(AreaList):
             self.table.map(address, first, got, rights)
             address += got * PAGE_SIZE
             count -= got
+
+    def _charge(self) -> None:
+        """Count the areas beyond what programs usually have against the memory limit: they are the monitor's memory.
+
+        :raises GuestError: ENOMEM, it is reached.
+        """
+        charge = max(len(self._vmas) - _AREAS_FREE, 0) * _AREA_COST
+        more = charge - self._charged
+        if more:
+            if more > 0:
+                self.check_room(more)
+            self._frames.described += more
+            self._charged = charge
 
     def check_room(self, size: int) -> None:
         """ENOMEM unless ``size`` bytes could be touched now: a request that cannot succeed fails at once, as a
@@ -442,7 +461,7 @@ class AddressSpace(AreaList):
 
         :raises GuestError: ENOMEM, there is no room for its page tables.
         """
-        if self.table.size > self._frames.available:
+        if self.table.size + (self._charged >> layout.PAGE_SHIFT) > self._frames.available:
             raise GuestError(ENOMEM)
         child = AddressSpace.like(self)
         child.mmap_top, child._search_from = self.mmap_top, self._search_from
@@ -460,6 +479,7 @@ class AddressSpace(AreaList):
                 self.table.copy_to(child.table, vma.start, vma.end, writable=True)
             elif not vma.flags & MAP_WIPEONFORK:
                 frames += self.table.copy_to(child.table, vma.start, vma.end, writable=False)
+        child._charge()
         if frames:
             self._frames.share(frames)
             first, last = min(frames), max(frames)
@@ -479,6 +499,7 @@ class AddressSpace(AreaList):
             if vma.ino:
                 runs += [(frame, 1) for frame in self._inodes.drop(vma.ino, vma.is_shared)]
         self._frames.free(runs)
+        self._charge()
         self.table.retire()
 
     # ------------------------------------------------------------------------------------------ save, restore

@@ -37,8 +37,9 @@ STOPPING = frozenset({SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU})
 #: SIGKILL and SIGSTOP cannot be blocked, caught or ignored.
 UNBLOCKABLE = 1 << SIGKILL - 1 | 1 << SIGSTOP - 1
 STOP_MASK = sum(1 << signo - 1 for signo in STOPPING)
-#: RLIMIT_SIGPENDING: real-time signals that are queued for one receiver.
-_QUEUE_MAX = 1024
+ALL_SIGNALS = (1 << NSIG) - 1
+#: RLIMIT_SIGPENDING: real-time signals that are queued in a sandbox, and timers that may send some.
+_QUEUED_MAX = 1024
 
 
 class Action(NamedTuple):
@@ -71,12 +72,29 @@ class SignalInfo:
     status: int = 0
 
 
+class SignalBudget:
+    """How many more signals a user may have queued (RLIMIT_SIGPENDING)."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = _QUEUED_MAX
+
+    def take(self) -> bool:
+        """One more; False if there are too many."""
+        if not self.left:
+            return False
+        self.left -= 1
+        return True
+
+
 class PendingSignals:
     """Signals that wait for delivery: one of each kind, real-time signals queued. Bit ``signo - 1`` stands for one."""
 
-    __slots__ = ("_queues", "count", "mask")
+    __slots__ = ("_budget", "_queues", "count", "mask")
 
-    def __init__(self) -> None:
+    def __init__(self, budget: SignalBudget) -> None:
+        self._budget = budget
         self.mask = 0
         self.count = 0
         self._queues: dict[int, deque[SignalInfo]] = {}
@@ -89,7 +107,7 @@ class PendingSignals:
             self._queues[info.signo] = deque((info,))
         elif info.signo < SIGRTMIN:
             return True
-        elif self.count >= _QUEUE_MAX:
+        elif not self._budget.take():
             return False
         else:
             self._queues[info.signo].append(info)
@@ -105,7 +123,9 @@ class PendingSignals:
         queue = self._queues[signo]
         info = queue.popleft()
         self.count -= 1
-        if not queue:
+        if queue:
+            self._budget.left += 1
+        else:
             del self._queues[signo]
             self.mask &= ~(1 << signo - 1)
         return info
@@ -113,18 +133,22 @@ class PendingSignals:
     def discard(self, mask: int) -> None:
         """Forget all signals of ``mask``."""
         for signo in [signo for signo in self._queues if mask & 1 << signo - 1]:
-            self.count -= len(self._queues.pop(signo))
+            count = len(self._queues.pop(signo))
+            self.count -= count
+            self._budget.left += count - 1
         self.mask &= ~mask
 
 
 class SharedSignals:
     """What the threads of a process have in common (``sighand_struct`` and ``shared_pending``)."""
 
-    __slots__ = ("actions", "arrived", "pending")
+    __slots__ = ("actions", "arrived", "budget", "pending")
 
-    def __init__(self, actions: dict[int, Action] | None = None) -> None:
+    def __init__(self, actions: dict[int, Action] | None = None, budget: SignalBudget | None = None) -> None:
         self.actions: dict[int, Action] = actions if actions is not None else {}
-        self.pending = PendingSignals()
+        #: Shared by all processes of the user, of whom a sandbox has one.
+        self.budget = budget or SignalBudget()
+        self.pending = PendingSignals(self.budget)
         #: Woken when a signal becomes pending, for the process or one of its threads (``signalfd_wqh``).
         self.arrived = WaitQueue()
 
@@ -139,7 +163,7 @@ class SignalState:
     def __init__(self, shared: SharedSignals | None = None) -> None:
         self.shared = shared or SharedSignals()
         self.blocked = 0
-        self.pending = PendingSignals()
+        self.pending = PendingSignals(self.shared.budget)
         #: The mask to go back to after a handler, when a call like ppoll(2) has changed it for its own time.
         self.saved_mask: int | None = None
         self.stack_address = self.stack_size = 0
@@ -210,7 +234,7 @@ class SignalState:
         """execve(2): handlers are gone, ignored signals stay so, there is no alternate stack."""
         kept = {signo: Action(SIG_IGN) for signo, action in self.actions.items() if action.handler == SIG_IGN}
         pending, arrived = self.shared.pending, self.shared.arrived
-        self.shared = SharedSignals(kept)
+        self.shared = SharedSignals(kept, self.shared.budget)
         self.shared.pending, self.shared.arrived = pending, arrived
         self.stack_address, self.stack_size, self.stack_flags = 0, 0, SS_DISABLE
 

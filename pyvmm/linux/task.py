@@ -79,6 +79,8 @@ class Task:
     #: Processor time in nanoseconds up to the last time that it left the processor.
     cpu_ns: int = 0
     nice: int = 0
+    #: Bytes that it takes of the sandbox's quota.
+    charged: int = 0
     #: SCHED_*, perhaps with SCHED_RESET_ON_FORK.
     policy: int = 0
 

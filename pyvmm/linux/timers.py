@@ -26,8 +26,6 @@ SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD, SIGEV_THREAD_ID = 0, 1, 2, 4
 _ITIMER_SIGNALS = (SIGALRM, SIGVTALRM, SIGPROF)
 #: A timer whose interval is shorter would do nothing but ring.
 _MIN_INTERVAL_NS = 1_000
-#: POSIX timers a process may have: each costs host memory (Linux counts them as queued signals).
-_POSIX_MAX = 1024
 
 
 class IntervalTimer:
@@ -121,7 +119,7 @@ class ProcessTimers:
         self, clock: int, notify: int, signo: int, value: int | None, thread: "Task | None", *, by_cpu: bool
     ) -> int:
         """A new POSIX timer; its number."""
-        if len(self.posix) >= _POSIX_MAX:
+        if not self.process.signals.budget.take():
             raise GuestError(EAGAIN)
         number = self._next
         self._next += 1
@@ -158,11 +156,15 @@ class ProcessTimers:
         every = [*self.intervals.values(), *(posix.timer for posix in self.posix.values())]
         return [timer for timer in every if timer.by_cpu and timer.when is not None]
 
+    def delete(self, number: int) -> None:
+        """A POSIX timer is gone."""
+        self.posix.pop(number).timer.set(None, 0)
+        self.process.signals.budget.left += 1
+
     def forget_posix(self) -> None:
         """execve(2): POSIX timers are gone, interval timers go on."""
-        for posix in self.posix.values():
-            posix.timer.set(None, 0)
-        self.posix.clear()
+        for number in list(self.posix):
+            self.delete(number)
 
     def close(self) -> None:
         """The process has ended."""

@@ -44,5 +44,5 @@ def on_the_host(folder: Path, program: str) -> tuple[str, int]:
 def test_a_program_does_the_same_as_on_the_host(run, tmp_path_factory, path):
     program = path.read_text()
     output, code = on_the_host(tmp_path_factory.mktemp("host"), program)
-    result = run(program, files={"common.py": _COMMON.read_bytes()})
+    result = run(program, timeout=60, files={"common.py": _COMMON.read_bytes()})
     assert (result.stdout.decode(), result.exit_code) == (output, code), result.stderr.decode()

@@ -169,7 +169,7 @@ def test_real_time_signals_are_queued_in_order() -> None:
 
 def test_no_more_real_time_signals_are_queued_than_the_limit() -> None:
     signals = SignalState()
-    assert [signals.send(SIGRTMIN) for _ in range(1025)].count(False) == 1
+    assert [signals.send(SIGRTMIN) for _ in range(1026)].count(False) == 1
 
 
 def test_signals_to_the_process_reach_a_thread_that_does_not_block_them() -> None:

@@ -212,7 +212,7 @@ class Guest:
         self.sent: list[int] = []
         if state is None:
             self.fs = FsContext(self.vfs)
-            self.files = FdTable(limits.nofile)
+            self.files = FdTable(limits.nofile, self.vfs.store.quota)
             self.files.install_standard(self.vfs)
         else:
             self.fs = FsContext.restore(state["fs"], self.vfs)

@@ -1,7 +1,7 @@
 """The table of descriptors of a process ("struct files_struct")."""
 
 from collections.abc import Callable
-from errno import EBADF, EMFILE
+from errno import EBADF, EMFILE, ENFILE, ENOMEM
 from typing import TYPE_CHECKING, Any, Self
 
 from pyvmm.linux.abi.fcntl import O_RDONLY, O_WRONLY
@@ -12,18 +12,28 @@ from pyvmm.linux.files.restore import restore_file
 
 if TYPE_CHECKING:
     from pyvmm.linux.vfs import Vfs
+    from pyvmm.linux.vfs.quota import Quota
+
+#: Bytes that an open file takes of the monitor's memory, about; the first descriptors of a table, which every program
+#: has, are not counted.
+_DESCRIPTOR_COST = 1024
+_FREE_OF_CHARGE = 16
 
 
 class FdTable:
     """Descriptors and what they refer to.
 
     :param limit: RLIMIT_NOFILE (soft): numbers from here on are not given out (EMFILE).
+    :param quota: what the sandbox may keep in the monitor's memory: descriptors count (ENFILE when it is full).
     """
 
-    __slots__ = ("_asleep", "_cloexec", "_files", "_free", "_wake_places", "limit", "users")
+    __slots__ = ("_asleep", "_charged", "_cloexec", "_files", "_free", "_quota", "_wake_places", "limit", "users")
 
-    def __init__(self, limit: int = 1024) -> None:
+    def __init__(self, limit: int, quota: "Quota") -> None:
         self.limit: int = limit
+        self._quota = quota
+        #: Descriptors that are counted against the quota.
+        self._charged = 0
         #: Threads that share the table (CLONE_FILES).
         self.users = 1
         self._files: dict[int, OpenFile] = {}
@@ -67,6 +77,7 @@ class FdTable:
         """
         try:
             fd = self.lowest_free(lowest)
+            self._charge(len(self._all()) + 1, ENFILE)
         except GuestError:
             if not file.references:
                 file.acquire().release()
@@ -97,9 +108,11 @@ class FdTable:
 
     def install_at(self, fd: int, file: OpenFile, cloexec: bool = False) -> None:
         """Let ``fd`` refer to ``file``, closing what it referred to (dup2)."""
-        file.references += 1
         old = self._all().get(fd)
-        self._all()[fd] = file
+        if old is None:
+            self._charge(len(self._files) + 1, ENFILE)
+        file.references += 1
+        self._files[fd] = file
         self.set_cloexec(fd, cloexec)
         if old is not None:
             self._let_go(old)
@@ -113,7 +126,18 @@ class FdTable:
         self._cloexec.discard(fd)
         if fd < self._free:
             self._free = fd
+        self._charge(len(self._files) + len(self._asleep), ENFILE)
         self._let_go(file)
+
+    def _charge(self, count: int, errno: int) -> None:
+        """Count ``count`` descriptors against the quota, but for the first few; ``errno`` if it is full."""
+        more = max(count - _FREE_OF_CHARGE, 0) - self._charged
+        if more:
+            try:
+                self._quota.take(more * _DESCRIPTOR_COST)
+            except GuestError:
+                raise GuestError(errno) from None
+            self._charged += more
 
     def _let_go(self, file: OpenFile) -> None:
         """A descriptor of ``file`` is closed: POSIX locks of this process on it go, though others may be open."""
@@ -157,8 +181,12 @@ class FdTable:
             self.close(fd)
 
     def copy(self) -> Self:
-        """A table of its own with the same files (fork(2), CLONE_FILES not given)."""
-        other = type(self)(self.limit)
+        """A table of its own with the same files (fork(2), CLONE_FILES not given).
+
+        :raises GuestError: ENOMEM, the quota is full.
+        """
+        other = type(self)(self.limit, self._quota)
+        other._charge(len(self._all()), ENOMEM)
         other._files = dict(self._all())
         other._cloexec = set(self._cloexec)
         other._free = self._free
@@ -201,8 +229,9 @@ class FdTable:
 
         A file is made again when it is first asked for: most forks never look at most of them.
         """
-        table = cls(state["limit"])
+        table = cls(state["limit"], vfs.store.quota)
         table._asleep = dict(state["numbers"])
+        table._charged = max(len(table._asleep) - _FREE_OF_CHARGE, 0)  # the saved quota has them already
         table._cloexec.update(state["cloexec"])
         files, together = state["files"], state["together"]
 

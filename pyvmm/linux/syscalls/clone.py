@@ -2,11 +2,12 @@
 
 import struct
 from dataclasses import replace
-from errno import E2BIG, EAGAIN, EINVAL, ENOSYS, EPERM
+from errno import E2BIG, EAGAIN, EINVAL, ENOMEM, ENOSYS, EPERM
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyvmm.linux.abi import sched
 from pyvmm.linux.abi.signal import NSIG, SIG_IGN, SIGCHLD, SIGKILL
+from pyvmm.linux.ending import TASK_COST
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.layout import TASK_SIZE
 from pyvmm.linux.limits import RLIMIT_NPROC
@@ -105,8 +106,18 @@ def _clone(task: Task, request: _Request) -> int:
         raise GuestError(EAGAIN)
     if flags & sched.CLONE_PIDFD:
         task.mem.write_u32(request.pidfd, task.files.lowest_free())
+    quota = kernel.vfs.store.quota
+    if quota.bytes_free < TASK_COST:
+        raise GuestError(ENOMEM)
     mm, mem = _memory_for(task, kernel, flags)
-    child = _make(task, kernel, request, mm, mem)
+    try:
+        child = _make(task, kernel, request, mm, mem)
+    except GuestError:
+        if mm is not task.mm:
+            mm.close()
+        raise
+    quota.take(TASK_COST)
+    child.charged = TASK_COST
     if flags & sched.CLONE_PIDFD:
         task.files.install(pid_file(task, child.process, 0), cloexec=True)
     kernel.scheduler.make_ready(child)
@@ -153,7 +164,7 @@ def _make(task: Task, kernel: "Kernel", request: _Request, mm: "AddressSpace", m
         process = task.process
     else:
         parent = task.process.parent if flags & sched.CLONE_PARENT else task.process
-        process = Process(kernel, tid, parent, SharedSignals(_actions_for(task, flags)))
+        process = Process(kernel, tid, parent, SharedSignals(_actions_for(task, flags), task.signals.shared.budget))
         if parent is None:
             process.rlimits = list(task.rlimits)
         process.exit_signal = task.process.exit_signal if flags & sched.CLONE_PARENT else request.exit_signal

@@ -105,7 +105,7 @@ def timer_create(task: "Task", clock: Int, event: Pointer, number: Pointer) -> i
     try:
         task.mem.write_u32(number, made)
     except GuestError:
-        timers_of(task.process).posix.pop(made)
+        timers_of(task.process).delete(made)
         raise
     return 0
 
@@ -170,6 +170,6 @@ def timer_getoverrun(task: "Task", number: Int) -> int:
 @syscall
 def timer_delete(task: "Task", number: Int) -> int:
     """timer_delete(2)."""
-    _timer(task, number).timer.set(None, 0)
-    timers_of(task.process).posix.pop(number)
+    _timer(task, number)
+    timers_of(task.process).delete(number)
     return 0
