@@ -13,7 +13,7 @@ must lie in the user half, and extended state that the processor would refuse is
 """
 
 import struct
-from errno import EINTR
+from errno import EFAULT, EINTR
 from typing import TYPE_CHECKING, Protocol
 
 from pyvmm.linux.abi.signal import (
@@ -133,7 +133,24 @@ def force(task: "Task", vcpu: XsaveState, info: SignalInfo) -> None:
 
 
 def _enter(task: "Task", vcpu: XsaveState, action: Action, info: SignalInfo) -> None:
-    """Build the frame and point the program at its handler; a frame that does not fit ends it by SIGSEGV."""
+    """Have a handler run. Where its frame has no place the program gets SIGSEGV, which may have a stack of its own
+    (``signal_setup_done()``).
+
+    :raises GuestExit: nor has the frame of that.
+    """
+    try:
+        _build_frame(task, vcpu, action, info)
+    except GuestError:
+        if info.signo == SIGSEGV:
+            raise GuestExit(signo=SIGSEGV) from None
+        force(task, vcpu, SignalInfo(SIGSEGV, SI_KERNEL))
+
+
+def _build_frame(task: "Task", vcpu: XsaveState, action: Action, info: SignalInfo) -> None:
+    """Build the frame and point the program at its handler.
+
+    :raises GuestError: EFAULT, the stack cannot be written there.
+    """
     cpu, signals = task.cpu, task.signals
     registers = cpu.registers()
     stack = registers["rsp"]
@@ -147,7 +164,7 @@ def _enter(task: "Task", vcpu: XsaveState, action: Action, info: SignalInfo) -> 
     fpstate = (top - len(xsave) - 4) & ~63
     frame = ((fpstate - _UCONTEXT.size - _SIGINFO_SIZE - 8) & ~15) - 8
     if not action.flags & SA_RESTORER or frame < 0 or fpstate >= TASK_SIZE:
-        raise GuestExit(signo=SIGSEGV)
+        raise GuestError(EFAULT)
     ucontext, siginfo = frame + 8, frame + 8 + _UCONTEXT.size
 
     state = bytearray(xsave)
@@ -171,11 +188,8 @@ def _enter(task: "Task", vcpu: XsaveState, action: Action, info: SignalInfo) -> 
         fpstate,
         mask,
     )
-    try:
-        task.mem.write(fpstate, state + struct.pack("<I", _MAGIC2))
-        task.mem.write(frame, struct.pack("<Q", action.restorer) + context + siginfo_bytes(info))
-    except GuestError:
-        raise GuestExit(signo=SIGSEGV) from None
+    task.mem.write(fpstate, state + struct.pack("<I", _MAGIC2))
+    task.mem.write(frame, struct.pack("<Q", action.restorer) + context + siginfo_bytes(info))
 
     signals.saved_mask = None
     blocked = signals.blocked | action.mask

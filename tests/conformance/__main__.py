@@ -25,13 +25,15 @@ def main(arguments: list[str]) -> int:
         parser.error(NOT_INSTALLED)
     modules = options.modules or [name for tier in options.tier or TIERS for name in TIERS[tier]]
     reviewed = exclusions()
-    native_runs = NativeRuns()
     scores: list[Score] = []
-    with Template.build(RECIPE, progress=lambda step: print(f"template: {step}", flush=True)) as template:
+    build = Template.build(RECIPE, progress=lambda step: print(f"template: {step}", flush=True))
+    with build as template, NativeRuns() as native_runs:
         for number, module in enumerate(modules, 1):
             print(f"[{number}/{len(modules)}] {module:<20}", end=" ", flush=True)
             excluded = [each.test for each in reviewed if each.module == module]
             native = native_runs.record(module, excluded, options.again)
+            if not native.finished:
+                print(f"HOST NOT FINISHED ({native.how})", end="  ")
             print(f"host {native.count('passed'):>5} in {native.seconds:5.1f} s", end="  ", flush=True)
             inside, output = run_inside(template, module, excluded, native)
             found = differences(native, inside)

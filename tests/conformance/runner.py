@@ -80,11 +80,13 @@ class Program(unittest.TestProgram):
 
     def createTests(self, *arguments, **options):
         super().createTests(*arguments, **options)
-        self._leave_out(self.test)
+        if self.excluded:
+            self._leave_out(self.test)
 
     def _leave_out(self, suite):
-        suite._tests = [test for test in suite if test.id() not in self.excluded] if self.excluded else suite._tests
-        for test in suite:
+        kept = [test for test in suite if isinstance(test, unittest.TestSuite) or test.id() not in self.excluded]
+        suite._tests = kept
+        for test in kept:
             if isinstance(test, unittest.TestSuite):
                 self._leave_out(test)
 

@@ -1,5 +1,6 @@
 """Runs a module of the suite on the host and in a fork, with the same program, environment and privileges."""
 
+import functools
 import hashlib
 import os
 import shutil
@@ -7,7 +8,9 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -53,6 +56,13 @@ class NativeRuns:
         self._home = (home or cache_home()) / "conformance"
         self._interpreter = find_interpreter()
         self._environment = dict(load_recipe(RECIPE).env)
+        self._owned = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._owned.close()
 
     def record(self, module: str, excluded: list[str], again: bool = False) -> Record:
         """How the module ends on the host."""
@@ -77,9 +87,10 @@ class NativeRuns:
                 identity = {"user": _USER_ID, "group": _USER_ID, "extra_groups": [_USER_ID]}
                 for path in (folder, folder / "tmp", folder / "runner.py"):
                     os.chown(path, _USER_ID, _USER_ID)
+            executable = self._executable
             began = time.monotonic()
             program = subprocess.Popen(
-                [self._executable(), "runner.py", full_name(module), *excluded],
+                [executable, "runner.py", full_name(module), *excluded],
                 cwd=folder,
                 env={**self._environment, "HOME": name, "TMPDIR": f"{name}/tmp"},
                 stdin=subprocess.DEVNULL,
@@ -95,17 +106,15 @@ class NativeRuns:
                 output, _ = program.communicate()
             return parse(output, time.monotonic() - began, f"exit code {program.returncode}")
 
+    @functools.cached_property
     def _executable(self) -> str:
         """The interpreter that is in the image, where the tests' user can reach it."""
         original = self._interpreter
         if os.geteuid() or all(parent.stat().st_mode & 1 for parent in original.executable.parents):
             return str(original.executable)
-        copy = self._home / f"python.{hashlib.sha256(interpreter_identity().encode()).hexdigest()[:16]}"
-        if not copy.exists():
-            partial = Path(f"{copy}.part")
-            shutil.rmtree(partial, ignore_errors=True)
-            _copy(original, partial)
-            partial.rename(copy)
+        copy = Path(self._owned.enter_context(tempfile.TemporaryDirectory(prefix="python")))
+        copy.chmod(0o755)
+        _copy(original, copy)
         return str(copy / "bin" / original.executable.name)
 
 

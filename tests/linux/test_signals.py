@@ -283,6 +283,17 @@ def test_a_frame_that_does_not_fit_its_stack_ends_the_program(thread: Thread, st
     assert died_of(thread.deliver) == SIGSEGV
 
 
+def test_where_a_frame_does_not_fit_a_handler_of_sigsegv_runs_on_its_own_stack(thread: Thread) -> None:
+    thread.handle(SIGUSR1)
+    thread.handle(SIGSEGV, SA_RESTORER | SA_ONSTACK)
+    thread.signals.set_stack(0, _STACK, 0, 8 * PAGE)
+    thread.cpu.values["rsp"] = 16
+    thread.signals.send(SIGUSR1)
+    thread.deliver()
+    assert (thread.cpu.values["rdi"], thread.cpu.values["rip"]) == (SIGSEGV, _HANDLER)
+    assert _STACK < thread.cpu.rsp < _STACK + 8 * PAGE
+
+
 @pytest.mark.parametrize("address", [a for a in _WILD if a != _STACK], ids=hex)
 @pytest.mark.parametrize("size", [2048, 1 << 47, 2**64 - 1], ids=hex)
 def test_a_wild_alternate_stack_ends_the_program(thread: Thread, address: int, size: int) -> None:
