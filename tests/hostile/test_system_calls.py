@@ -75,7 +75,9 @@ def drive(number, count, seed, samples):
         result = call(number, *plan)
         if odd(result):
             os.write(file2, f"{number} {[hex(value) for value in plan]} = {result}\n".encode())
-file2 = os.open("/tmp/odd", os.O_RDWR | os.O_CREAT)
+# By a number that no call is given.
+file2 = os.dup2(os.open("/tmp/odd", os.O_RDWR | os.O_CREAT), 1000)
+os.closerange(signals + 1, 1000)
 import errno
 '''
 )
