@@ -36,7 +36,7 @@ _DESTRUCTIVE = {
 _DRIVER = (
     RAW
     + r'''
-import random
+import random, select
 both = pages(8)
 libc.mprotect(ctypes.c_void_p(both + 2 * 4096), 4096, 1)
 libc.mprotect(ctypes.c_void_p(both + 3 * 4096), 4096, 0)
@@ -54,7 +54,11 @@ pointers = [0, 1, both, both + 256, both + 4095, both + 2 * 4096 - 4, both + 2 *
     both + 4 * 4096, 0x7fffffe00000, 0x7fffffe03000, 0x7fffffe04ff8, 1 << 47, 0xffff800000000000, 2**64 - 8, 2**64 - 1]
 lengths = [0, 1, 7, 8, 16, 24, 4096, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 4096, 2**64 - 1]
 small = [0, 1, 2, 3, 4, 5, 6, 8, 10, 16, 64, 1023, 1024, 0x800, 0x80000, 2**64 - 100]
-descriptors = [file, folder, reading, writing, null, zero, 99, 2**32 - 1]
+master, slave = os.openpty()
+polled = select.epoll()
+polled.register(reading)
+event, timer, watch, signals = os.eventfd(1), call(283, 1, 0), call(294, 0), call(289, 2**64 - 1, both + 4088, 8, 0)
+descriptors = [file, folder, reading, writing, null, zero, 99, 2**32 - 1, master, slave, polled.fileno(), event, timer, watch, signals]
 everything = pointers + lengths + small + descriptors
 def odd(result):
     """Whether a result is none that Linux could give: an errno of its own inside, or none at all."""
@@ -71,7 +75,9 @@ def drive(number, count, seed, samples):
         result = call(number, *plan)
         if odd(result):
             os.write(file2, f"{number} {[hex(value) for value in plan]} = {result}\n".encode())
-file2 = os.open("/tmp/odd", os.O_RDWR | os.O_CREAT)
+# By a number that no call is given.
+file2 = os.dup2(os.open("/tmp/odd", os.O_RDWR | os.O_CREAT), 1000)
+os.closerange(signals + 1, 1000)
 import errno
 '''
 )

@@ -21,6 +21,7 @@ from pyvmm.linux.abi.fcntl import (
     O_TRUNC,
     O_WRONLY,
 )
+from pyvmm.linux.abi.inotify import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE
 from pyvmm.linux.abi.mman import MAP_PRIVATE, MAP_TYPE, PROT_WRITE
 from pyvmm.linux.abi.poll import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from pyvmm.linux.errors import GuestError
@@ -89,6 +90,8 @@ class OpenFile:
             if self.inode.locks is not None:
                 self.inode.locks.release(self)
             self.closed()
+            if not self.is_path:
+                self.inode.tell(IN_CLOSE_WRITE if self.writable else IN_CLOSE_NOWRITE)
             self.inode.drop()
 
     def closed(self) -> None:

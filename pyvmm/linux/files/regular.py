@@ -19,6 +19,7 @@ from pyvmm.linux.abi.fcntl import (
     SEEK_HOLE,
     SEEK_SET,
 )
+from pyvmm.linux.abi.inotify import IN_ACCESS, IN_MODIFY
 from pyvmm.linux.abi.ioctls import FIGETBSZ, FIONREAD
 from pyvmm.linux.abi.mman import MAP_PRIVATE, MAP_TYPE, PROT_WRITE
 from pyvmm.linux.abi.signal import SIGXFSZ
@@ -53,7 +54,7 @@ class RegularFile(OpenFile):
 
     def read(self, task: "Task", count: int) -> bytes:
         """See :meth:`OpenFile.read`."""
-        data = self.inode.read_at(self.position, count)
+        data = self.pread(task, self.position, count)
         self.position += len(data)
         return data
 
@@ -73,7 +74,10 @@ class RegularFile(OpenFile):
 
     def pread(self, task: "Task", offset: int, count: int) -> bytes:
         """See :meth:`OpenFile.pread`."""
-        return self.inode.read_at(offset, count)
+        data = self.inode.read_at(offset, count)
+        if data:
+            self.inode.tell(IN_ACCESS)
+        return data
 
     def pwrite(self, task: "Task", offset: int, data: bytes) -> int:
         """See :meth:`OpenFile.pwrite`. With O_APPEND it appends whatever the offset, as pwrite(2) admits in BUGS."""
@@ -90,6 +94,7 @@ class RegularFile(OpenFile):
         if inode.seals:
             self._check_seals(inode.seals, offset + len(data))
         done = inode.write_at(offset, data)
+        inode.tell(IN_MODIFY)
         if inode.mode & (S_ISUID | S_ISGID) and task.creds.fsuid != 0:
             self._strip_privileges(inode)
         return done
@@ -203,6 +208,7 @@ def resize(task: "Task", inode: "RegularInode", size: int) -> None:
     ):
         raise GuestError(EPERM)
     inode.truncate(size, task.kernel.clock.realtime_ns())
+    inode.tell(IN_MODIFY)
 
 
 def _check_limit(task: "Task", size: int) -> None:

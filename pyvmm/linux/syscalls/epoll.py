@@ -18,7 +18,7 @@ from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.base import can_poll
 from pyvmm.linux.files.epoll import EpollFile, Taken
 from pyvmm.linux.layout import TASK_SIZE
-from pyvmm.linux.syscalls.poll import set_mask
+from pyvmm.linux.syscalls.poll import signal_mask
 from pyvmm.linux.syscalls.time import read_timespec
 from pyvmm.linux.table import Fd, Flags, Int, Pointer, Size, syscall
 from pyvmm.linux.vfs.anonymous import EventInode
@@ -98,8 +98,8 @@ def epoll_wait(task: "Task", epfd: Fd, events: Pointer, count: Int, timeout: Int
 @syscall
 def epoll_pwait(task: "Task", epfd: Fd, events: Pointer, count: Int, timeout: Int, mask: Pointer, size: Size) -> int:
     """epoll_pwait(2): the same, with a signal mask for the meantime."""
-    set_mask(task, mask, size)
-    return epoll_wait(task, epfd, events, count, timeout)
+    with signal_mask(task, mask, size):
+        return epoll_wait(task, epfd, events, count, timeout)
 
 
 @syscall
@@ -108,8 +108,8 @@ def epoll_pwait2(
 ) -> int:
     """epoll_pwait2(2): the same, with nanoseconds."""
     deadline = task.deadline_after(read_timespec(task, timeout)) if timeout else None
-    set_mask(task, mask, size)
-    return _wait(task, epfd, events, count, deadline)
+    with signal_mask(task, mask, size):
+        return _wait(task, epfd, events, count, deadline)
 
 
 def _wait(task: "Task", epfd: int, address: int, count: int, deadline: int | None) -> int:

@@ -1,6 +1,8 @@
 """Waiting for several files: poll(2), select(2)."""
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from errno import EINVAL
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from pyvmm.linux.errors import GuestError
 from pyvmm.linux.signals import UNBLOCKABLE
 from pyvmm.linux.syscalls.time import read_timespec
 from pyvmm.linux.table import Int, Pointer, Size, UInt, syscall
-from pyvmm.linux.wait import NO_RESTART
+from pyvmm.linux.wait import NO_RESTART, Blocked, Interrupted
 
 if TYPE_CHECKING:
     from pyvmm.linux.files.base import OpenFile
@@ -48,9 +50,9 @@ def poll(task: "Task", fds: Pointer, count: UInt, timeout: Int) -> int:
 def ppoll(task: "Task", fds: Pointer, count: UInt, timeout: Pointer, mask: Pointer, size: Size) -> int:
     """ppoll(2): the same, with nanoseconds and a signal mask for the meantime."""
     deadline = _deadline(task, timeout)
-    set_mask(task, mask, size)
     try:
-        return _poll(task, fds, count, deadline)
+        with signal_mask(task, mask, size):
+            return _poll(task, fds, count, deadline)
     finally:
         _write_left(task, timeout, deadline, 1)
 
@@ -86,6 +88,8 @@ def wait_for_files(task: "Task", files: "list[OpenFile]", deadline: int | None) 
     """None of ``files`` is ready: wait for one, unless the time has come (EINTR: a signal has)."""
     if deadline is None or task.kernel.clock.monotonic_ns() < deadline:
         task.wait(*(queue for file in files for queue in file.queues()), until=deadline, restart=NO_RESTART)
+    if task.signals.deliverable:
+        raise Interrupted(NO_RESTART)
 
 
 # -------------------------------------------------------------------------------------------------------------- select
@@ -116,9 +120,9 @@ def pselect6(
     if mask:
         address, size = struct.unpack("<QQ", task.mem.read(mask, 16))
     deadline = _deadline(task, timeout)
-    set_mask(task, address, size)
     try:
-        return _select(task, count, (read, write, other), deadline)
+        with signal_mask(task, address, size):
+            return _select(task, count, (read, write, other), deadline)
     finally:
         _write_left(task, timeout, deadline, 1)
 
@@ -167,11 +171,15 @@ def _write_left(task: "Task", address: int, deadline: int | None, unit: int) -> 
         pass  # A timeout in read-only memory is fine.
 
 
-def set_mask(task: "Task", address: int, size: int) -> None:
-    """Block the signals at ``address`` instead of those that are, until the call is over: the dispatcher puts the old
-    mask back, or the return from a handler does.
+@contextmanager
+def signal_mask(task: "Task", address: int, size: int) -> Iterator[None]:
+    """Block the signals at ``address`` instead of those that are, for the time of a call.
+
+    A call that a signal has interrupted leaves the old mask to be put back after the handler; by any other end it is
+    there again at once, and what is pending waits (``restore_saved_sigmask_unless()``).
     """
     if not address:
+        yield
         return
     if size != 8:
         raise GuestError(EINVAL)
@@ -180,3 +188,19 @@ def set_mask(task: "Task", address: int, size: int) -> None:
     if task.is_first_try:
         signals.saved_mask = signals.blocked
     signals.blocked = wanted
+    try:
+        yield
+    except (Interrupted, Blocked):
+        raise
+    except BaseException:
+        _restore_mask(task)
+        raise
+    _restore_mask(task)
+
+
+def _restore_mask(task: "Task") -> None:
+    signals = task.signals
+    if signals.saved_mask is not None:
+        signals.blocked, signals.saved_mask = signals.saved_mask, None
+        if signals.deliverable:
+            task.kernel.scheduler.attention = True

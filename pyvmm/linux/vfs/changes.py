@@ -4,12 +4,14 @@ from errno import EBUSY, EEXIST, EINVAL, EISDIR, EMLINK, ENAMETOOLONG, ENOENT, E
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi.fcntl import NAME_MAX, RENAME_EXCHANGE, RENAME_NOREPLACE
+from pyvmm.linux.abi.inotify import IN_ATTRIB, IN_MOVE_SELF, IN_MOVED_FROM, IN_MOVED_TO
 from pyvmm.linux.abi.stat import S_ISGID, S_ISUID, S_ISVTX, S_IXGRP
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.vfs.folders import DirectoryInode
 from pyvmm.linux.vfs.inode import MAY_EXEC, MAY_READ, MAY_WRITE, Inode
 from pyvmm.linux.vfs.namei import Last, lookup_last
 from pyvmm.linux.vfs.nodes import LINK_MAX, RegularInode, StoredInode
+from pyvmm.linux.vfs.watches import tell
 
 if TYPE_CHECKING:
     from pyvmm.linux.task import Task
@@ -180,18 +182,31 @@ def _move(
         raise GuestError(ENOTEMPTY)
     # What is there is replaced in place: the name exists at every moment, and no room is needed.
     new.add(new_name, source, now)
+    old.remove(old_name, now)
+    _tell_move(source, old, old_name, new, new_name)
+    if isinstance(target, StoredInode):
+        tell(target, IN_ATTRIB)
+    tell(source, IN_MOVE_SELF)
     if isinstance(target, StoredInode):
         if isinstance(target, DirectoryInode):
             new.nlink -= 1
             target.set_links(0, now)
         else:
             target.set_links(target.nlink - 1, now)
-    old.remove(old_name, now)
     if source.is_directory and old is not new:
         old.nlink -= 1
         new.nlink += 1
     source.ctime = now
     source.dirty = True
+
+
+def _tell_move(inode: StoredInode, old: DirectoryInode, old_name: bytes, new: DirectoryInode, new_name: bytes) -> None:
+    """``fsnotify_move()``: both directories hear of it, with the same cookie."""
+    store = inode.store
+    if store.watched:
+        cookie = store.next_cookie()
+        old.tell_entry(IN_MOVED_FROM, old_name, inode, cookie)
+        new.tell_entry(IN_MOVED_TO, new_name, inode, cookie)
 
 
 def _exchange(
@@ -206,3 +221,9 @@ def _exchange(
         assert isinstance(inode, StoredInode)
         inode.ctime = now
         inode.dirty = True
+    assert isinstance(source, StoredInode)
+    assert isinstance(target, StoredInode)
+    _tell_move(source, old, old_name, new, new_name)
+    tell(source, IN_MOVE_SELF)
+    _tell_move(target, new, new_name, old, old_name)
+    tell(target, IN_MOVE_SELF)

@@ -6,12 +6,14 @@ from errno import ENOENT, ENOSPC, ENOTEMPTY
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from pyvmm.linux.abi.inotify import IN_ATTRIB, IN_CREATE, IN_DELETE, IN_ISDIR
 from pyvmm.linux.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_IXGRP
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.directory import DirectoryFile
 from pyvmm.linux.vfs.inode import Credentials, FileSystem, Inode
 from pyvmm.linux.vfs.nodes import RegularInode, StoredInode, SymlinkInode
 from pyvmm.linux.vfs.quota import ENTRY_COST
+from pyvmm.linux.vfs.watches import tell
 
 if TYPE_CHECKING:
     from pyvmm.linux.files.base import OpenFile
@@ -169,19 +171,29 @@ class DirectoryInode(StoredInode):
         except GuestError:
             self.store.forget(inode)
             raise
+        self.tell_entry(IN_CREATE, name, inode)
+
+    def tell_entry(self, mask: int, name: bytes, inode: Inode, cookie: int = 0) -> None:
+        """IN_* has happened to an entry."""
+        if self.store.watched:
+            tell(self, mask | IN_ISDIR if inode.is_directory else mask, name, cookie)
 
     def link(self, name: bytes, inode: Inode, now: int) -> None:
         """See :meth:`Inode.link`."""
         assert isinstance(inode, StoredInode)
         self.add(name, inode, now)
         inode.set_links(inode.nlink + 1, now)
+        tell(inode, IN_ATTRIB)
+        self.tell_entry(IN_CREATE, name, inode)
 
     def unlink(self, name: bytes, now: int) -> None:
         """See :meth:`Inode.unlink`."""
         inode = self.store.inode(self.entries[name])
         assert isinstance(inode, StoredInode)
         self.remove(name, now)
+        tell(inode, IN_ATTRIB)
         inode.set_links(inode.nlink - 1, now)
+        self.tell_entry(IN_DELETE, name, inode)
 
     def remove_directory(self, name: bytes, now: int) -> None:
         """See :meth:`Inode.remove_directory`."""
@@ -192,6 +204,7 @@ class DirectoryInode(StoredInode):
         self.remove(name, now)
         self.nlink -= 1
         child.set_links(0, now)
+        self.tell_entry(IN_DELETE, name, child)
 
     def clear(self) -> None:
         """Give the room back."""

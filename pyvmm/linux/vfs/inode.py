@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pyvmm.linux.files.locks import FileLocks
     from pyvmm.linux.task import Task
     from pyvmm.linux.vfs.quota import Quota
+    from pyvmm.linux.vfs.watches import Owner, Watch
 
 MAY_EXEC, MAY_WRITE, MAY_READ = 1, 2, 4
 
@@ -59,7 +60,7 @@ class Inode:
 
     __slots__ = (
         "atime", "btime", "ctime", "fs", "gid", "holds", "ino", "locks", "mode", "mtime", "name", "nlink", "parent",
-        "rdev", "uid",
+        "rdev", "uid", "watches",
     )  # fmt: skip
 
     #: Following this symbolic link jumps to an inode instead of reading a path (``/proc/self/fd/0``).
@@ -78,6 +79,8 @@ class Inode:
         self.holds = 0
         #: Advisory locks, once there have been any.
         self.locks: FileLocks | None = None
+        #: Who wants to know what happens to it.
+        self.watches: dict[Owner, Watch] | None = None
         #: The directory and the name under which it was last found; how paths are told (getcwd, ``/proc/self/fd``).
         self.parent: Inode | None = None
         self.name = b""
@@ -174,6 +177,9 @@ class Inode:
     def drop(self) -> None:
         """One that needed the inode does no longer."""
         self.holds -= 1
+
+    def tell(self, mask: int) -> None:
+        """IN_* has happened to it. What is in no store is not watched."""
 
     def set_mode(self, mode: int, now: int) -> None:
         """Change the permission bits (EPERM where they are fixed)."""

@@ -11,12 +11,14 @@ from errno import EFBIG, ENOSPC
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi.fcntl import MAX_FILE_SIZE
+from pyvmm.linux.abi.inotify import IN_ATTRIB
 from pyvmm.linux.abi.stat import S_IFIFO, S_IFMT
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.pipe import Pipe, open_fifo
 from pyvmm.linux.files.regular import RegularFile
 from pyvmm.linux.vfs.content import Content
 from pyvmm.linux.vfs.inode import FileSystem, Inode
+from pyvmm.linux.vfs.watches import tell_with_parent
 
 if TYPE_CHECKING:
     from pyvmm.linux.files.base import OpenFile
@@ -57,12 +59,19 @@ class StoredInode(Inode):
         self.mode = self.mode & S_IFMT | mode
         self.ctime = now
         self.dirty = True
+        self.tell(IN_ATTRIB)
 
     def set_owner(self, uid: int, gid: int, now: int) -> None:
         """``chown``."""
         self.uid, self.gid = uid, gid
         self.ctime = now
         self.dirty = True
+        self.tell(IN_ATTRIB)
+
+    def tell(self, mask: int) -> None:
+        """See :meth:`Inode.tell`."""
+        if self.store.watched:
+            tell_with_parent(self, mask)
 
     def set_times(self, atime: int | None, mtime: int | None, now: int) -> None:
         """``utimensat``."""
@@ -72,6 +81,7 @@ class StoredInode(Inode):
             self.mtime = mtime
         self.ctime = now
         self.dirty = True
+        self.tell(IN_ATTRIB)
 
     def set_links(self, count: int, now: int) -> None:
         """Another number of names."""

@@ -27,6 +27,7 @@ from pyvmm.linux.abi.fcntl import (
     TMPFILE_BIT,
     VALID_OPEN_FLAGS,
 )
+from pyvmm.linux.abi.inotify import IN_OPEN
 from pyvmm.linux.abi.stat import S_IALLUGO, S_IFMT, S_IFREG, S_IFSOCK
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.base import OpenFile
@@ -93,10 +94,13 @@ def open_inode(task: "Task", inode: Inode, flags: int) -> OpenFile:
     if flags & O_TRUNC and kind == S_IFREG:
         if isinstance(inode, RegularInode):
             file = inode.open(task, flags)
+            inode.tell(IN_OPEN)
             resize(task, inode, 0)
             return file
         inode.truncate(0, task.kernel.clock.realtime_ns())
-    return inode.open(task, flags)
+    file = inode.open(task, flags)
+    inode.tell(IN_OPEN)
+    return file
 
 
 def _open_or_create(task: "Task", dirfd: int, path: bytes, flags: int, mode: int, resolve: int) -> OpenFile:
@@ -146,7 +150,9 @@ def _create(task: "Task", last: Last, flags: int, mode: int) -> OpenFile:
     mode = S_IFREG | mode & S_IALLUGO & ~task.fs.umask
     inode = last.directory.create(last.name, mode, task.creds, task.kernel.clock.realtime_ns())
     # The creator may do with a new file what it asked for, whatever the new file's mode.
-    return inode.open(task, flags)
+    file = inode.open(task, flags)
+    inode.tell(IN_OPEN)
+    return file
 
 
 def _open_nameless(task: "Task", directory: Inode, flags: int, mode: int) -> OpenFile:

@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pyvmm.linux.abi.inotify import IN_DELETE_SELF
 from pyvmm.linux.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from pyvmm.linux.vfs.content import Content
 from pyvmm.linux.vfs.folders import DirectoryInode
 from pyvmm.linux.vfs.inode import FileSystem, Inode
 from pyvmm.linux.vfs.nodes import RegularInode, SpecialInode, StoredInode, SymlinkInode
 from pyvmm.linux.vfs.quota import Quota
+from pyvmm.linux.vfs.watches import tell_end
 
 if TYPE_CHECKING:
     from pyvmm.image import Image, ImageInode
@@ -53,6 +55,9 @@ class InodeStore:
         self._holds: Mapping[int, int] = {}
         self._forgotten: set[int] = set()
         self._next = self.image_count + 2
+        #: How many watches there are; without any, nobody has to be told of anything.
+        self.watched = 0
+        self._cookie = 0
 
     def __repr__(self) -> str:
         return f"<InodeStore image={self.image_count} live={len(self._live)} {self.quota!r}>"
@@ -132,10 +137,17 @@ class InodeStore:
         if self._live.pop(inode.ino, None) is None:
             return
         inode.clear()
+        if inode.watches:
+            tell_end(inode, IN_DELETE_SELF)
         if inode.ino in self._records or inode.ino in self._holds:
             self._forgotten.add(inode.ino)
         if inode.ino > self.image_count:
             self.quota.give_inode()
+
+    def next_cookie(self) -> int:
+        """A number for the two events of one move."""
+        self._cookie = self._cookie + 1 & 0xFFFF_FFFF or 1
+        return self._cookie
 
     def take_bytes(self, count: int) -> None:
         """Count bytes that are not contents (ENOSPC); negative: give them back."""
