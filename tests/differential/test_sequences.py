@@ -99,7 +99,7 @@ _CHANNELS = st.one_of(
 
 _ADDRESS = st.integers(0, 12).map(lambda page: ["m", page * 4096])
 _LENGTH = _of(0, 1, 4096, 8192, 12288)
-#: More than there is. (For mprotect(2) and madvise(2) that means all up to the first hole: what follows the arena, too.)
+#: More than there is. (For mprotect(2) that means all up to the first hole, and so what follows the arena, too.)
 _ANY_LENGTH = st.one_of(_LENGTH, _of(-(2**63), 2**47))
 _MEMORY = st.one_of(
     _call("mmap", _ADDRESS, _ANY_LENGTH, _of(0, 1, 3), _of(0x32, 0x31, 0x100032, 0x12), -1, _of(0, 1)),
