@@ -39,7 +39,7 @@ def send_to_process(process: "Process", info: SignalInfo) -> bool:
         return True
     _prepare(process, info.signo)
     bit = 1 << info.signo - 1
-    if leader.signals.is_ignored(info.signo) and not leader.signals.blocked & bit:
+    if leader.signals.is_ignored(info.signo) and not (leader.signals.blocked | leader.signals.really_blocked) & bit:
         return True
     sent = process.signals.pending.add(info)
     process.signals.arrived.wake()

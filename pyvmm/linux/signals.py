@@ -157,13 +157,16 @@ class SignalState:
     """One thread's signals."""
 
     __slots__ = (
-        "blocked", "pending", "saved_mask", "shared", "stack_address", "stack_flags", "stack_size",
+        "blocked", "pending", "really_blocked", "saved_mask", "shared", "stack_address", "stack_flags", "stack_size",
     )  # fmt: skip
 
     def __init__(self, shared: SharedSignals | None = None) -> None:
         self.shared = shared or SharedSignals()
         self.blocked = 0
         self.pending = PendingSignals(self.shared.budget)
+        #: The mask outside of sigtimedwait(2), which does not block what it waits for (``real_blocked``): a signal that
+        #: is in it is kept though it would be ignored.
+        self.really_blocked = 0
         #: The mask to go back to after a handler, when a call like ppoll(2) has changed it for its own time.
         self.saved_mask: int | None = None
         self.stack_address = self.stack_size = 0
@@ -208,7 +211,7 @@ class SignalState:
         """Make ``signo`` pending for this thread; False if its queue is full. One that would have no effect is dropped
         unless it is blocked.
         """
-        if self.is_ignored(signo) and not self.blocked & 1 << signo - 1:
+        if self.is_ignored(signo) and not (self.blocked | self.really_blocked) & 1 << signo - 1:
             return True
         return self.pending.add(info or SignalInfo(signo))
 

@@ -114,7 +114,7 @@ def rt_sigtimedwait(task: "Task", mask: Pointer, info: Pointer, timeout: Pointer
     until = task.deadline_after(read_timespec(task, timeout)) if timeout else None
     signals = task.signals
     if task.scratch is not None:
-        signals.blocked = task.scratch
+        signals.blocked, signals.really_blocked = task.scratch, 0
     taken = signals.take(wanted)
     if taken is not None:
         if info:
@@ -127,6 +127,7 @@ def rt_sigtimedwait(task: "Task", mask: Pointer, info: Pointer, timeout: Pointer
     try:
         task.wait(until=until, restart=NO_RESTART)
     except Blocked:
+        signals.really_blocked = signals.blocked
         signals.blocked &= ~wanted
         raise
 

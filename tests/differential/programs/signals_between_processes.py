@@ -107,3 +107,11 @@ signal.setitimer(signal.ITIMER_PROF, 0.02)
 while 2 not in hits:
     pass
 print("profiled")
+
+# What would be ignored can still be waited for.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGWINCH})
+pid = os.fork()
+if not pid:
+    os.kill(os.getppid(), signal.SIGWINCH)
+    os._exit(0)
+print(sorted(signal.sigwait({signal.SIGCHLD, signal.SIGWINCH}) for _ in range(2)), os.waitpid(pid, 0)[1])
