@@ -1,5 +1,5 @@
 # ruff: noqa
-import fcntl, signal, struct, threading, time
+import signal, struct, threading, time, fcntl
 from common import errno, fails, os
 
 a = os.open("file", os.O_RDWR | os.O_CREAT)

@@ -1,5 +1,5 @@
 # ruff: noqa
-import fcntl, pty, select, signal, struct, sys, termios, time, tty
+import pty, select, signal, struct, sys, termios, time, tty, fcntl
 from common import errno, fails, os
 
 sys.stdout.reconfigure(line_buffering=True)
