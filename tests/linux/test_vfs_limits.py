@@ -1,7 +1,8 @@
 """What a guest's files may take, and what comes back."""
 
+import struct
 import tracemalloc
-from errno import EFBIG, EINVAL, ENOSPC
+from errno import EFBIG, EINVAL, ENOMEM, ENOSPC
 
 import pytest
 
@@ -170,3 +171,13 @@ def test_reading_and_writing_go_through_shared_pages(guest: Guest) -> None:
     frames[(3 << 12) + 1] = ord("!")
     assert inode.unshare_pages() == [3]
     assert guest.slurp(b"/tmp/a")[4094:] == b"123!\0\0"
+
+
+def test_a_pipe_says_that_there_is_no_memory_instead_of_waiting_for_it() -> None:
+    guest = Guest(limits=Limits(file_bytes=64 << 10, inodes=100))
+    assert guest.call("pipe2", guest.buffer, 0) == 0
+    _, writer = struct.unpack("<ii", guest.peek(guest.buffer, 8))
+    guest.vfs.store.quota.take(guest.vfs.store.quota.bytes_free - 100)
+    assert guest.write(writer, b"x" * 100) == 100
+    assert guest.write(writer, b"x" * 100) == -ENOMEM
+    assert guest.write(writer, b"x" * 10_000) == -ENOMEM

@@ -1,7 +1,7 @@
 """Pipes: pipe(2), and FIFOs, which are pipes with a name (fifo(7))."""
 
 from collections import deque
-from errno import EAGAIN, EBUSY, EINVAL, ENOTTY, ENXIO, EPERM, EPIPE, ESPIPE
+from errno import EAGAIN, EBUSY, EINVAL, ENOMEM, ENOTTY, ENXIO, EPERM, EPIPE, ESPIPE
 from typing import TYPE_CHECKING, Any, Self
 
 from pyvmm.linux.abi.fcntl import O_ACCMODE, O_NONBLOCK, O_RDONLY, O_RDWR
@@ -223,7 +223,13 @@ class PipeFile(OpenFile):
         if not pipe.readers:
             task.send_signal(SIGPIPE)
             raise GuestError(EPIPE)
-        done = pipe.put(data, task.kernel.vfs.store.quota)
+        quota = task.kernel.vfs.store.quota
+        done = pipe.put(data, quota)
+        if done < len(data) and not pipe.is_full and quota.bytes_free < min(len(data) - done, PIPE_BUF):
+            # The pipe would have room, but the sandbox has no memory: waiting for a reader would not help.
+            if done:
+                return done
+            raise GuestError(ENOMEM)
         if done == len(data) or (done and (self.flags & O_NONBLOCK or task.signals.deliverable)):
             return done
         if self.flags & O_NONBLOCK:
