@@ -4,7 +4,7 @@ from errno import EBUSY, EEXIST, EINVAL, EISDIR, EMLINK, ENAMETOOLONG, ENOENT, E
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi.fcntl import NAME_MAX, RENAME_EXCHANGE, RENAME_NOREPLACE
-from pyvmm.linux.abi.inotify import IN_ATTRIB, IN_MOVE_SELF, IN_MOVED_FROM, IN_MOVED_TO
+from pyvmm.linux.abi.inotify import IN_ATTRIB, IN_ISDIR, IN_MOVE_SELF, IN_MOVED_FROM, IN_MOVED_TO
 from pyvmm.linux.abi.stat import S_ISGID, S_ISUID, S_ISVTX, S_IXGRP
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.vfs.folders import DirectoryInode
@@ -185,7 +185,8 @@ def _move(
     old.remove(old_name, now)
     _tell_move(source, old, old_name, new, new_name)
     if isinstance(target, StoredInode):
-        tell(target, IN_ATTRIB)
+        # ``fsnotify_link_count()``
+        tell(target, IN_ATTRIB | IN_ISDIR if target.is_directory else IN_ATTRIB)
     tell(source, IN_MOVE_SELF)
     if isinstance(target, StoredInode):
         if isinstance(target, DirectoryInode):
