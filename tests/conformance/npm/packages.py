@@ -28,6 +28,7 @@ class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A package and how its tests are run.
 
     ``needs`` are what its tests ask for, ``files`` patterns below the package; with ``options`` another node runs them.
+    ``differs`` is why what they write inside differs from the host, where that is known.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     needs: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     without: LeftOut | None = None
+    differs: str = ""
 
 
 class PackageList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

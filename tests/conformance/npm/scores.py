@@ -23,6 +23,7 @@ the versions and as of the day in `tests/conformance/npm/packages.toml`, with wh
 `make conformance-npm` runs all of it, `python -m tests.conformance.npm qs resolve` a part; `--write` makes the table.
 A row counts the test points of the Test Anything Protocol, *skipped* are those marked as to skip or to do. *Output* is
 `same` when both streams, line by line, and the exit code are those of the host, apart from times and process numbers.
+Tests that write nothing, as those of `pump`, are judged by that alone.
 """
 
 
@@ -66,6 +67,10 @@ def update(scores: list[Score], listed: tuple[Package, ...], document: str) -> s
         "| " + " | ".join(_COLUMNS) + " |",
         "|---|---|" + "---:|" * (len(_COLUMNS) - 3) + "---|",
         *(score.row() for score in (*kept, total)),
+        "",
+        "Differences:",
+        "",
+        *(f"* {each.name}: {each.differs}" for each in listed if each.differs),
         "",
         "Run on neither side:",
         "",
