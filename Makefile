@@ -6,11 +6,11 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test bench conformance lint format clean
+.PHONY: help install serve test bench conformance conformance-npm lint format clean
 
 help: ## show this list
 	@echo "pyvmm: forks virtual machines"; echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-24s%s\n", $$1, $$2 }'
 
 install: $(VENV)/.installed ## create .venv and install pyvmm into it
 
@@ -27,6 +27,9 @@ bench: $(VENV)/.installed-dev ## measure forks against their floors and print th
 
 conformance: $(VENV)/.installed-dev ## run CPython's own suite in forks against the host; CONFORMANCE="--tier A"
 	@$(BIN)/python -m tests.conformance $(CONFORMANCE)
+
+conformance-npm: $(VENV)/.installed-dev ## run the tests of npm packages in forks against the host (needs npm); CONFORMANCE="qs"
+	@$(BIN)/python -m tests.conformance.npm $(CONFORMANCE)
 
 # mypy knows nothing of import hooks, so api/ and guest/ are shown to it under their import names through links.
 lint: $(VENV)/.installed-dev ## ruff (rules and format) and mypy

@@ -9,6 +9,8 @@ from tests.conformance.records import Difference, Exclusion, Record
 from tests.conformance.tiers import TIERS, TITLES
 
 DOCUMENT = Path("docs/conformance.md")
+#: Where the section begins that tests.conformance.npm makes.
+NPM_HEADING = "# npm packages"
 
 _COLUMNS = (
     "module", "host: passed", "failed", "skipped", "s", "inside: passed", "failed", "skipped", "s", "differ",
@@ -74,7 +76,12 @@ def update(scores: list[Score], excluded: list[Exclusion]) -> None:
         if excluded
         else "None.\n"
     )
-    DOCUMENT.write_text("\n".join(parts))
+    DOCUMENT.write_text("\n".join(parts) + _npm_section())
+
+
+def _npm_section() -> str:
+    _, found, section = (DOCUMENT.read_text() if DOCUMENT.exists() else "").partition(f"\n{NPM_HEADING}\n")
+    return found + section
 
 
 def _table(tier: str, scores: list[Score]) -> str:
