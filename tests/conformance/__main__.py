@@ -5,7 +5,7 @@ import sys
 
 from tests.conformance.comparing import compare
 from tests.conformance.running import CPYTHON, NOT_INSTALLED, is_installed
-from tests.conformance.scores import DOCUMENT, update
+from tests.conformance.scores import DOCUMENT
 from tests.conformance.tiers import TIERS
 
 
@@ -20,9 +20,7 @@ def main(arguments: list[str]) -> int:
     if not is_installed():
         parser.error(NOT_INSTALLED)
     modules = options.modules or [name for tier in options.tier or TIERS for name in TIERS[tier]]
-    scores = compare(CPYTHON, modules, options.again)
-    if options.write:
-        update(scores)
+    scores = compare(CPYTHON, modules, options.again, options.write)
     return 1 if any(score.different for score in scores) else 0
 
 

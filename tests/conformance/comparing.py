@@ -5,14 +5,18 @@ from pathlib import Path
 from pyvmm import Template
 from tests.conformance.records import Difference, Record, differences, exclusions
 from tests.conformance.running import NativeRuns, Suite, run_inside
-from tests.conformance.scores import Score
+from tests.conformance.scores import Score, update
 from tests.conformance.tiers import tier_of
 
 _LOGS = Path("build/conformance")
 
 
-def compare(suite: Suite, modules: list[str], again: bool) -> list[Score]:
-    """Run the modules one by one, with a line and a log for each; ``again`` makes the host's side anew, too."""
+def compare(suite: Suite, modules: list[str], again: bool, write: bool) -> list[Score]:
+    """Run the modules one by one, with a line and a log for each.
+
+    :param again: run on the host again, whatever is kept of earlier runs.
+    :param write: put each score into the document as it comes, so that an interrupted run leaves something.
+    """
     reviewed = exclusions()
     scores: list[Score] = []
     build = Template.build(suite.recipe, progress=lambda step: print(f"template: {step}", flush=True))
@@ -33,6 +37,8 @@ def compare(suite: Suite, modules: list[str], again: bool) -> list[Score]:
                 print(f"NOT FINISHED ({inside.how})", end="  ")
             print(f"{len(found)} differ, see {log}" if found else "same", flush=True)
             scores.append(Score.of(module, tier_of(module), native, inside, found))
+            if write:
+                update(scores)
     _summary(scores)
     return scores
 

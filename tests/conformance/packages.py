@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.conformance.comparing import compare
 from tests.conformance.running import Suite
-from tests.conformance.scores import DOCUMENT, update
+from tests.conformance.scores import DOCUMENT
 from tests.conformance.tiers import PACKAGE_TIERS
 
 
@@ -30,9 +30,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--write", action="store_true", help=f"put the scores into {DOCUMENT}")
     options = parser.parse_args(arguments)
     modules = options.modules or [name for tier in options.tier or PACKAGE_TIERS for name in PACKAGE_TIERS[tier]]
-    scores = compare(PACKAGES, modules, options.again)
-    if options.write:
-        update(scores)
+    scores = compare(PACKAGES, modules, options.again, options.write)
     return 1 if any(score.different for score in scores) else 0
 
 
