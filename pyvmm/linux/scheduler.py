@@ -1,7 +1,8 @@
 """Which thread has the processor: one vCPU, taken in turns.
 
 A thread keeps the processor until it waits, ends, or has had it for a time slice while others could run. Threads that
-become able to run queue up behind those that are already. When nobody can run, the host thread sleeps until the next
+become able to run queue up behind those that are already; one that has slept shortens the slice of the thread that it
+finds running. When nobody can run, the host thread sleeps until the next
 event; nothing outside the sandbox ever wakes it but the end of its time.
 """
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 #: Nanoseconds that a thread keeps the processor while others wait for it. A switch costs some 100 µs.
 TIME_SLICE = 10_000_000
+#: What is left of a time slice when a thread wakes up that has slept: sched(7)'s wakeup preemption. It has not had its
+#: share of the processor, and must not wait for one that only computes; the granularity bounds what switching costs.
+WAKEUP_GRANULARITY = 1_000_000
 
 
 class Scheduler:
@@ -57,6 +61,8 @@ class Scheduler:
         if task.state is State.BLOCKED:
             self._leave_queues(task)
             self.make_ready(task)
+            preemption = self._clock.monotonic_ns() + WAKEUP_GRANULARITY
+            self._slice_end = preemption if self._slice_end is None else min(self._slice_end, preemption)
 
     def make_ready(self, task: "Task") -> None:
         """``task`` can run."""

@@ -1,12 +1,13 @@
 """The table of scores in ``docs/conformance.md``."""
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from tests.conformance.records import Difference, Exclusion, Record
-from tests.conformance.tiers import TIERS, TITLES
+from tests.conformance.records import Difference, Record, exclusions
+from tests.conformance.tiers import PACKAGE_TIERS, TIERS, TITLES
 
 DOCUMENT = Path("docs/conformance.md")
 #: Where the section begins that tests.conformance.npm makes.
@@ -27,6 +28,14 @@ memory that every sandbox has, 512 MiB.
 `make conformance` runs all of it; `python -m tests.conformance --tier A`, or `... dict list`, a part. `--write` makes
 the tables below. *Differ* counts the tests that pass on the host and do not pass inside (failed, skipped, or not
 reached), and those that fail only there.
+"""
+_PACKAGES_INTRODUCTION = """\
+# numpy and pandas
+
+Their own tests, by `python -m pytest --pyargs MODULE` in the same manner: one fork a module, on the host with the same
+interpreter and the very folder of packages that is in the image (`tests/conformance/packages.toml`). Left out on both
+sides is what both projects mark as slow, or as asking for a network or a database server; numpy's tests that want more
+than 256 MB are told that there is no more. `python -m tests.conformance.packages` runs them, with the same options.
 """
 
 
@@ -60,23 +69,23 @@ class Score(msgspec.Struct, frozen=True):
         return "| " + " | ".join(map(str, [self.module, *msgspec.structs.astuple(self)[2:]])) + " |"
 
 
-def update(scores: list[Score], excluded: list[Exclusion]) -> None:
+def update(scores: list[Score]) -> None:
     """Write the document; modules that were not run now keep their rows."""
     rows = {score.module: score for score in _read()}
     rows.update((score.module, score) for score in scores)
-    parts = [_INTRODUCTION]
-    for tier in TIERS:
-        own = [rows[name] for name in TIERS[tier] if name in rows]
+    parts = [_INTRODUCTION, *_tables(TIERS, rows), _PACKAGES_INTRODUCTION, *_tables(PACKAGE_TIERS, rows)]
+    excluded = [f"* `{each.test}`: {each.reason} ({each.date})" for each in exclusions()]
+    parts.append("# Exclusions\n")
+    parts.append("\n".join(excluded or ["None."]) + "\n")
+    DOCUMENT.write_text("\n".join(parts) + _npm_section())
+
+
+def _tables(tiers: Mapping[str, Sequence[str]], rows: Mapping[str, Score]) -> Iterator[str]:
+    for tier, modules in tiers.items():
+        own = [rows[name] for name in modules if name in rows]
         own += sorted((each for each in rows.values() if each.tier == tier and each not in own), key=lambda s: s.module)
         if own:
-            parts.append(_table(tier, own))
-    parts.append("## Exclusions\n")
-    parts.append(
-        "\n".join(f"* `{each.test}`: {each.reason} ({each.date})" for each in excluded) + "\n"
-        if excluded
-        else "None.\n"
-    )
-    DOCUMENT.write_text("\n".join(parts) + _npm_section())
+            yield _table(tier, own)
 
 
 def _npm_section() -> str:
@@ -107,7 +116,7 @@ def _read() -> list[Score]:
         if found := re.match(r"## ([A-Z]): ", line):
             tier = found[1]
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == len(_COLUMNS) and re.fullmatch(r"\w+", cells[0]) and cells[1].isdigit():
+        if len(cells) == len(_COLUMNS) and re.fullmatch(r"[\w.]+", cells[0]) and cells[1].isdigit():
             values = [float(cell) if "." in cell else int(cell) for cell in cells[1:]]
             scores.append(Score(cells[0], tier, *values))
     return scores

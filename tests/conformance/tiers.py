@@ -1,4 +1,4 @@
-"""Which modules of CPython's suite are run, in the order of what they ask of a kernel."""
+"""Which modules are run: of CPython's suite in the order of what they ask of a kernel, and of numpy and pandas."""
 
 _MODULES = {
     "A": """
@@ -25,12 +25,58 @@ _MODULES = {
     """,
 }
 TIERS = {tier: tuple(names.split()) for tier, names in _MODULES.items()}
+_PACKAGE_MODULES = {
+    "N": """
+    numpy._core.tests: test_umath test_umath_complex test_multiarray test_dtype test_numeric test_numerictypes
+    test_ufunc test_indexing test_records test_memmap test_regression test_scalarmath test_shape_base test_einsum
+    test_datetime test_errstate test_casting_floatingpoint_errors test_mem_policy test_multithreading
+    test_multiprocessing test_longdouble test_half test_item_selection test_function_base test_dlpack
+    test_stringdtype test_cpu_features
+    numpy.lib.tests: test_io test_format test_function_base test_arraysetops test_nanfunctions test_recfunctions
+    test_index_tricks test_arraypad test_stride_tricks test_loadtxt test__datasource
+    numpy.linalg.tests: test_linalg test_regression
+    numpy.random.tests: test_generator_mt19937 test_random test_randomstate test_direct test_smoke test_seed_sequence
+    numpy.fft.tests: test_pocketfft test_helper
+    """,
+    "P": """
+    pandas.tests.io.parser: test_read_fwf test_multi_thread test_encoding test_compression test_textreader
+    test_network test_mangle_dupes test_na_values test_parse_dates test_skiprows test_c_parser_only
+    test_concatenate_chunks test_parallel_read
+    pandas.tests.io.parser.common: test_common_basic test_chunksize test_file_buffer_url test_read_errors
+    pandas.tests.io: test_common test_compression test_pickle test_sql
+    pandas.tests.io.json: test_pandas test_ujson
+    pandas.tests.groupby: test_groupby test_apply test_grouping test_categorical
+    pandas.tests.series: test_constructors test_api test_arithmetic
+    pandas.tests.frame: test_constructors test_api test_reductions
+    pandas.tests.reshape.merge: test_merge test_join test_merge_asof
+    pandas.tests.tseries.offsets: test_offsets test_business_day
+    pandas.tests.tslibs: test_timezones test_conversion
+    pandas.tests.window: test_rolling
+    """,
+}
+
+
+def _package_modules(names: str) -> tuple[str, ...]:
+    """Full names out of lists that each begin with a package and a colon."""
+    modules: list[str] = []
+    package = ""
+    for name in names.split():
+        if name.endswith(":"):
+            package = name.removesuffix(":")
+        else:
+            modules.append(f"{package}.{name}")
+    return tuple(modules)
+
+
+PACKAGE_TIERS = {tier: _package_modules(names) for tier, names in _PACKAGE_MODULES.items()}
 TITLES = {
     "A": "language and pure library",
     "B": "threads and timers",
     "C": "fork and exec, signals, I/O",
     "D": "the operating system's surface",
     "E": "others that ask something of a kernel",
+    "N": "numpy",
+    "P": "pandas",
 }
 
 
@@ -41,4 +87,6 @@ def full_name(module: str) -> str:
 
 def tier_of(module: str) -> str:
     """The tier that names a module; the last one has those that none names."""
+    if "." in module:
+        return module[0].upper()
     return next((tier for tier, modules in TIERS.items() if module in modules), "E")
