@@ -10,7 +10,7 @@ from errno import ENOMEM
 from pyvmm.linux import layout
 from pyvmm.linux.abi.mman import PROT_EXEC, PROT_WRITE
 from pyvmm.linux.abi.signal import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, SIGBUS, SIGSEGV
-from pyvmm.linux.areas import READ_WRITE_EXEC, AreaList, InodeTable, Vma, rights_of
+from pyvmm.linux.areas import READ_WRITE_EXEC, AreaList, Backing, InodeTable, Vma, rights_of
 from pyvmm.linux.errors import BadAccess, GuestError
 from pyvmm.linux.frames import FrameAllocator
 from pyvmm.linux.layout import PAGE_MASK, PAGE_SIZE, page_down
@@ -108,14 +108,7 @@ class PagedAreas(AreaList):
     def _fault_file(self, vma: Vma, address: int) -> None:
         inode = self._inodes.inode(vma.ino)
         if vma.is_shared:
-            index = (vma.offset + address - vma.start) >> 12
-            if index << 12 >= inode.size:
-                raise BadAccess(SIGBUS, BUS_ADRERR)
-            frame = inode.shared_frame(index)
-            if frame is None:
-                frame, _ = self._frames.allocate()
-                inode.share_page(index, frame)
-            self.table.map(address, frame, 1, rights_of(vma.prot))
+            self._fault_shared(vma, inode, address)
             return
         start, count = self._around_of(vma, address)
         offset = vma.offset + start - vma.start
@@ -131,6 +124,22 @@ class PagedAreas(AreaList):
             self._view[first << 12 : (first << 12) + len(part)] = part
             self.table.map(start + (position << 12), first, got, rights)
             position += got
+
+    def _fault_shared(self, vma: Vma, inode: Backing, address: int) -> None:
+        """Map the file's own pages around ``address``; those that nobody has mapped yet get a frame."""
+        start, count = self._around_of(vma, address)
+        first = (vma.offset + start - vma.start) >> 12
+        pages = (inode.size + PAGE_MASK) >> 12
+        if (vma.offset + address - vma.start) >> 12 >= pages:
+            raise BadAccess(SIGBUS, BUS_ADRERR)
+        rights = rights_of(vma.prot)
+        for number in range(min(count, pages - first)):
+            frame = inode.shared_frame(first + number)
+            if frame is None:
+                frame, _ = self._frames.allocate()
+                inode.share_page(first + number, frame)
+            self.table.map(start + number * PAGE_SIZE, frame, 1, rights)
+        self._around_end = start + count * PAGE_SIZE
 
     def _around_of(self, vma: Vma, address: int) -> tuple[int, int]:
         """The pages to map for a touch of ``address``: (first address, count), all without a frame, ``address``

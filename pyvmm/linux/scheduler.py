@@ -2,8 +2,8 @@
 
 A thread keeps the processor until it waits, ends, or has had it for a time slice while others could run. Threads that
 become able to run queue up behind those that are already; one that has slept shortens the slice of the thread that it
-finds running. When nobody can run, the host thread sleeps until the next
-event; nothing outside the sandbox ever wakes it but the end of its time.
+finds running. When nobody can run, the host thread sleeps until the next event; nothing outside the sandbox ever wakes
+it but the end of its time.
 """
 
 from collections import deque
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TIME_SLICE = 10_000_000
 #: What is left of a time slice when a thread wakes up that has slept: sched(7)'s wakeup preemption. It has not had its
 #: share of the processor, and must not wait for one that only computes; the granularity bounds what switching costs.
-WAKEUP_GRANULARITY = 1_000_000
+WAKEUP_GRANULARITY = 4_000_000
 
 
 class Scheduler:
