@@ -38,7 +38,7 @@ def compare(suite: Suite, modules: list[str], again: bool, write: bool) -> list[
             print(f"{len(found)} differ, see {log}" if found else "same", flush=True)
             scores.append(Score.of(module, tier_of(module), native, inside, found))
             if write:
-                update(scores)
+                update(scores[-1:])
     _summary(scores)
     return scores
 

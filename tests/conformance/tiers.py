@@ -29,7 +29,7 @@ _PACKAGE_MODULES = {
     "N": """
     numpy._core.tests: test_umath test_umath_complex test_multiarray test_dtype test_numeric test_numerictypes
     test_ufunc test_indexing test_records test_memmap test_regression test_scalarmath test_shape_base test_einsum
-    test_datetime test_errstate test_casting_floatingpoint_errors test_mem_policy test_multithreading
+    test_datetime test_errstate test_casting_floatingpoint_errors test_multithreading
     test_multiprocessing test_longdouble test_half test_item_selection test_function_base test_dlpack
     test_stringdtype test_cpu_features
     numpy.lib.tests: test_io test_format test_function_base test_arraysetops test_nanfunctions test_recfunctions
@@ -39,7 +39,7 @@ _PACKAGE_MODULES = {
     numpy.fft.tests: test_pocketfft test_helper
     """,
     "P": """
-    pandas.tests.io.parser: test_read_fwf test_multi_thread test_encoding test_compression test_textreader
+    pandas.tests.io.parser: test_read_fwf test_encoding test_compression test_textreader
     test_network test_mangle_dupes test_na_values test_parse_dates test_skiprows test_c_parser_only
     test_concatenate_chunks test_parallel_read
     pandas.tests.io.parser.common: test_common_basic test_chunksize test_file_buffer_url test_read_errors

@@ -66,14 +66,14 @@ def mmap(task: "Task", address: Pointer, length: Size, prot: Flags, flags: Flags
     """mmap(2)."""
     if offset & PAGE_MASK:
         raise GuestError(EINVAL)
+    file = None if flags & mman.MAP_ANONYMOUS else task.files.get(fd)
     kind = flags & mman.MAP_TYPE
     if kind not in (mman.MAP_SHARED, mman.MAP_PRIVATE, mman.MAP_SHARED_VALIDATE) or not length:
         raise GuestError(EINVAL)
     if flags & mman.MAP_HUGETLB:
         raise GuestError(ENOMEM)
     ino, name, kept_flags, made = 0, b"", flags, None
-    if not flags & mman.MAP_ANONYMOUS:
-        file = task.files.get(fd)
+    if file is not None:
         if offset + length > 1 << 63:
             raise GuestError(EOVERFLOW)
         inode = file.mapping(prot, flags)
