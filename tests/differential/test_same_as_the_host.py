@@ -19,9 +19,10 @@ _ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/home/user", "PYTHONDONTWRITEBYTECOD
 
 
 def _default_signals() -> None:
-    """As a program finds them; a shell that runs the tests in the background has SIGINT ignored."""
+    """As a program finds them; whoever runs the tests in the background may have SIGINT, SIGQUIT and SIGHUP ignored."""
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for signo in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGTSTP):
+        signal.signal(signo, signal.SIG_DFL)
 
 
 def on_the_host(folder: Path, program: str) -> tuple[str, int]:
