@@ -13,8 +13,6 @@ from pyvmm.linux.timerqueue import TimerQueue
 from pyvmm.linux.wait import Blocked, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pyvmm.linux.clock import Clock
     from pyvmm.linux.table import SystemCall
     from pyvmm.linux.task import Task
@@ -131,7 +129,3 @@ class Scheduler:
         if self._slice_end is None:
             return event
         return self._slice_end if event is None else min(event, self._slice_end)
-
-    def idle(self, sleep: "Callable[[int | None], None]") -> None:
-        """Nobody can run: sleep until something happens."""
-        sleep(self.timers.next_time())
