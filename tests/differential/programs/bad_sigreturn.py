@@ -1,9 +1,9 @@
-from common import os, sys
-
 import ctypes
 import mmap
 import signal
 import struct
+
+from common import os, sys
 
 SA_SIGINFO, SA_ONSTACK = 4, 0x0800_0000
 libc = ctypes.CDLL(None)
