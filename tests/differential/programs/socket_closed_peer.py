@@ -1,8 +1,8 @@
-from common import fails, os, sys
-
 import signal
 import socket
 import tempfile
+
+from common import fails, os, sys
 
 signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
