@@ -1,3 +1,4 @@
+# ruff: noqa
 import signal
 import socket
 import tempfile

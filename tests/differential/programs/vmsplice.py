@@ -1,3 +1,4 @@
+# ruff: noqa
 import ctypes
 import mmap
 import signal
@@ -26,7 +27,12 @@ def splice(fd, *pieces, flags=0, count=None):
 r, w = os.pipe()
 print(splice(w, (address, 10), (address + 5, 3)), os.read(r, 100))
 print(splice(w), splice(w, (address, 0)), splice(w, (0, 10)), splice(w, (8, 10)), splice(w, (1 << 63, 10)))
-print(splice(w, (address, 10), (8, 10)), os.read(r, 100), splice(w, (address, (1 << 64) - 1)), splice(w, (address, 4), count=1025))
+print(
+    splice(w, (address, 10), (8, 10)),
+    os.read(r, 100),
+    splice(w, (address, (1 << 64) - 1)),
+    splice(w, (address, 4), count=1025),
+)
 print(splice(99, (address, 10)), splice(w, (address, 10), flags=16), splice(99, (address, 1), flags=16), splice(99))
 print(splice(1 << 31, (address, 10)))
 print(splice(r, (address, 10), flags=NONBLOCK))
