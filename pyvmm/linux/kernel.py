@@ -73,7 +73,7 @@ class Kernel:
     #: AT_HWCAP, the size of the processor's extended state in bytes, and what ``/proc/cpuinfo`` tells of it.
     hwcap = 0
     xsave_size = 0
-    cpuinfo = b""
+    cpuinfo: bytes = b""
 
     def __init__(
         self,
