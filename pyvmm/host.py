@@ -10,6 +10,7 @@ from pathlib import Path
 from pyvmm.errors import HostError
 from pyvmm.kvm import Kvm, KvmXcr, KvmXcrs
 from pyvmm.kvm.abi.capabilities import KVM_CAP_SYNC_REGS
+from pyvmm.processor import guest_cpuinfo
 
 _OSXSAVE = 1 << 27
 _OSPKE = 1 << 4
@@ -77,6 +78,12 @@ class Host:
         digest = hashlib.sha256(struct.pack("<8Q", *features)).hexdigest()[:12]
         kind = "pvm" if self.is_software else "hw"
         return f"{vendor} {family:#x}/{model:#x}/{version[0] & 15:#x} {kind} {digest}"
+
+    @cached_property
+    def cpuinfo(self) -> bytes:
+        """What ``/proc/cpuinfo`` shows in a guest. On ``kvm_pvm`` its CPUID is the host's, see :attr:`processor`."""
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+        return guest_cpuinfo(text, self.xcr0, None if self.is_software else self._leaf)
 
     def close(self) -> None:
         """Close /dev/kvm. VMs that are alive go on."""

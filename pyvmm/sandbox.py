@@ -209,7 +209,7 @@ class Template:
             #: What its programs are written in, and the name of a program's file when it has none of its own.
             self.language: str = facts["language"]
             self.script: str = facts["script"]
-            processor = ProcessorFacts(int(facts["tsc_khz"]), host.hwcap, len(snapshot.vcpu.xsave))
+            processor = ProcessorFacts(int(facts["tsc_khz"]), host.hwcap, len(snapshot.vcpu.xsave), host.cpuinfo)
             self._frozen = FrozenGuest(snapshot.guest, image, self._limits, processor)
         except (KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"{snapshot.path}: its guest's state makes no sense: {error!r}") from error

@@ -21,6 +21,9 @@ MAP_MAYWRITE = 1 << 40
 MAP_WIPEONFORK = 1 << 41
 #: MADV_DONTFORK: a child does not have it.
 MAP_DONTFORK = 1 << 42
+#: The memory policy (mbind(2)): 16 bits.
+MAP_MEMPOLICY_SHIFT = 44
+MAP_MEMPOLICY = 0xFFFF << MAP_MEMPOLICY_SHIFT
 
 
 class Backing(Protocol):

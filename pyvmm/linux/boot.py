@@ -42,6 +42,8 @@ class ProcessorFacts:
     tsc_khz: int
     hwcap: int
     xsave_size: int
+    #: ``/proc/cpuinfo``.
+    cpuinfo: bytes = b""
 
 
 class Streams:
@@ -98,7 +100,7 @@ def boot(
     clock = Clock(0, facts.tsc_khz)
     vfs = Vfs(image, clock, limits)
     kernel = Kernel(memory, vfs, clock, limits, streams.stdout, streams.stderr, streams.stdin)
-    kernel.hwcap, kernel.xsave_size = facts.hwcap, facts.xsave_size
+    kernel.hwcap, kernel.xsave_size, kernel.cpuinfo = facts.hwcap, facts.xsave_size, facts.cpuinfo
     mm = AddressSpace(memory, frames, cast(InodeTable, vfs), prepare=stub.map_system_pages)
     cpu = Cpu(page, memory.view)
     mem = UserMemory(mm, memory.view, memory.words)
@@ -156,7 +158,8 @@ class FrozenGuest:
         clock = Clock(self._monotonic_ns, self._facts.tsc_khz)
         vfs = Vfs.restore(self._image, self._vfs, clock, limits)
         kernel = Kernel(memory, vfs, clock, limits, streams.stdout, streams.stderr, streams.stdin)
-        kernel.hwcap, kernel.xsave_size = self._facts.hwcap, self._facts.xsave_size
+        facts = self._facts
+        kernel.hwcap, kernel.xsave_size, kernel.cpuinfo = facts.hwcap, facts.xsave_size, facts.cpuinfo
         frames = FrameAllocator(memory, 0)
         frames.restore(self._frames)
         mm = AddressSpace(memory, frames, cast(InodeTable, vfs), self._space.root, stub.map_system_pages)

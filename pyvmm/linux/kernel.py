@@ -70,9 +70,10 @@ class Kernel:
 
     hostname: bytes = b"sandbox"
     cpu_count = 1
-    #: AT_HWCAP, and the size of the processor's extended state in bytes.
+    #: AT_HWCAP, the size of the processor's extended state in bytes, and what ``/proc/cpuinfo`` tells of it.
     hwcap = 0
     xsave_size = 0
+    cpuinfo: bytes = b""
 
     def __init__(
         self,

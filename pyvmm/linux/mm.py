@@ -175,7 +175,8 @@ class AddressSpace(PagedAreas):
         self._forget(self.table.protect(start, end, rights_of(prot), self._frames.shared))
 
     def advise(self, address: int, size: int, flags: int, cleared: int) -> None:
-        """madvise(2) of what is remembered of an area: set ``flags``, clear ``cleared`` (MAP_DONTFORK, MAP_WIPEONFORK).
+        """Change what is remembered of an area: set ``flags``, clear ``cleared`` (MAP_DONTFORK, MAP_WIPEONFORK,
+        MAP_MEMPOLICY).
 
         :raises GuestError: ENOMEM, part of the range is not mapped; EINVAL, it cannot be of what is not private and
             anonymous.

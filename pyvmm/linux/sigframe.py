@@ -8,12 +8,12 @@ The frame on the program's stack, from the stack pointer upwards::
     ...                 the 128 bytes under the old stack pointer are the program's (red zone) and stay untouched
     XSAVE area          64-byte aligned, its software bytes telling size and features as the kernel's do
 
-What comes back through ``rt_sigreturn`` may be anything: selectors and privileged flags are not taken from it, RIP
-must lie in the user half, and extended state that the processor would refuse is a SIGSEGV.
+What comes back through ``rt_sigreturn`` may be anything: selectors and privileged flags are not taken from it, a RIP
+outside the user half is found when it is gone to, and extended state that the processor would refuse is a SIGSEGV.
 """
 
 import struct
-from errno import EFAULT, EINTR
+from errno import EFAULT, EINTR, EINVAL
 from typing import TYPE_CHECKING, Protocol
 
 from pyvmm.linux.abi.signal import (
@@ -30,6 +30,7 @@ from pyvmm.linux.abi.signal import (
     SS_AUTODISARM,
     SS_DISABLE,
 )
+from pyvmm.linux.cpu import initial_xsave
 from pyvmm.linux.errors import GuestError, GuestExit
 from pyvmm.linux.layout import TASK_SIZE
 from pyvmm.linux.signalling import stop
@@ -75,7 +76,10 @@ _SW_OFFSET = 464
 _MAGIC1, _MAGIC2 = 0x4650_5853, 0x4650_5845
 _XSTATE_BV_OFFSET = 512
 _MXCSR_OFFSET = 24
+#: All of it but the reserved bits.
+_MXCSR_KNOWN = 0xFFFF
 _XSAVE_MIN = 576
+_XRSTOR_ALIGNMENT, _FXRSTOR_ALIGNMENT = 64, 16
 
 
 class XsaveState(Protocol):
@@ -225,27 +229,21 @@ def siginfo_bytes(info: SignalInfo) -> bytes:
 
 
 def restore(task: "Task", vcpu: XsaveState) -> None:
-    """rt_sigreturn(2): take the program's registers back from the frame that RSP points behind.
+    """rt_sigreturn(2): take the program's registers back from the frame that RSP points behind. One that cannot be
+    read, or whose extended state makes no sense, gives the program SIGSEGV (``signal_fault()``), which a handler may
+    catch; a RIP that nobody can go to does so when it is gone to.
 
-    :raises GuestExit: SIGSEGV, the frame cannot be read or makes no sense.
+    :raises GuestExit: SIGSEGV, and nothing catches it.
     """
     cpu, signals = task.cpu, task.signals
     try:
         fields = _UCONTEXT.unpack(task.mem.read(cpu.rsp, _UCONTEXT.size))
-        fpstate = fields[-2]
-        state = _extended_state(task, vcpu, fpstate) if fpstate else None
     except GuestError:
-        raise GuestExit(signo=SIGSEGV) from None
+        return _bad_frame(task, vcpu)
     stack_address, stack_flags, stack_size = fields[2:5]
+    fpstate = fields[-2]
     registers = dict(zip(_CONTEXT_ORDER, fields[5:23], strict=True))
-    if registers["rip"] >= TASK_SIZE:
-        raise GuestExit(signo=SIGSEGV)
     registers["rflags"] = registers["rflags"] & (USER_RFLAGS | _RFLAGS_TF)
-    if state is not None:
-        try:
-            vcpu.set_xsave(state)
-        except OSError:
-            raise GuestExit(signo=SIGSEGV) from None
     signals.blocked = fields[-1] & ~UNBLOCKABLE
     cpu.set_registers(registers)
     try:
@@ -253,21 +251,39 @@ def restore(task: "Task", vcpu: XsaveState) -> None:
         signals.set_stack(registers["rsp"], stack_address, stack_flags, stack_size)
     except GuestError:
         pass  # As on Linux: a stack that cannot be had is no reason not to return.
+    try:
+        vcpu.set_xsave(_extended_state(task, vcpu, fpstate))
+    except (GuestError, OSError):
+        vcpu.set_xsave(initial_xsave(len(vcpu.get_xsave())))
+        _bad_frame(task, vcpu)
+
+
+def _bad_frame(task: "Task", vcpu: XsaveState) -> None:
+    task.cpu.set_result(0)
+    force(task, vcpu, SignalInfo(SIGSEGV, SI_KERNEL))
 
 
 def _extended_state(task: "Task", vcpu: XsaveState, address: int) -> bytes:
-    """The XSAVE area at ``address``, with what a program must not set taken out."""
+    """The XSAVE area at ``address``, with what a program must not set taken out; without one, the initial state.
+
+    :raises GuestError: EFAULT; EINVAL, the instruction that is to load it would fault.
+    """
     size = len(vcpu.get_xsave())
+    if not address:
+        return initial_xsave(size)
     head = task.mem.read(address, _XSAVE_MIN)
     magic, _, _, claimed = _SW_BYTES.unpack_from(head, _SW_OFFSET)
     state = bytearray(size)
-    if magic == _MAGIC1 and claimed == size:
+    is_whole = magic == _MAGIC1 and claimed == size
+    if address % (_XRSTOR_ALIGNMENT if is_whole else _FXRSTOR_ALIGNMENT):
+        raise GuestError(EINVAL)
+    if is_whole:
         state[:] = task.mem.read(address, size)
     else:
         # Only the legacy area is to be believed: x87 and SSE, all other components in their initial state.
         state[:_XSTATE_BV_OFFSET] = head[:_XSTATE_BV_OFFSET]
         state[_XSTATE_BV_OFFSET] = 3
-    mxcsr = int.from_bytes(state[_MXCSR_OFFSET : _MXCSR_OFFSET + 4], "little") & 0xFFFF
-    state[_MXCSR_OFFSET : _MXCSR_OFFSET + 4] = mxcsr.to_bytes(4, "little")
+    if int.from_bytes(state[_MXCSR_OFFSET : _MXCSR_OFFSET + 4], "little") & ~_MXCSR_KNOWN:
+        raise GuestError(EINVAL)
     state[_SW_OFFSET : _SW_OFFSET + _SW_BYTES.size] = bytes(_SW_BYTES.size)
     return bytes(state)

@@ -83,6 +83,8 @@ class Task:
     charged: int = 0
     #: SCHED_*, perhaps with SCHED_RESET_ON_FORK.
     policy: int = 0
+    #: Its memory policy: MPOL_*, with flags.
+    mempolicy: int = 0
 
     @property
     def pid(self) -> int:

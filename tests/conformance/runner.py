@@ -9,9 +9,11 @@ Every test that has ended gives one line on descriptor 1, which begins with a un
 seen how far a module came that did not come to its end. The last line's status is ``end``.
 """
 
+import importlib.util
 import json
 import os
 import sys
+import types
 import unittest
 
 _DETAIL_MAX = 4000
@@ -91,9 +93,23 @@ class Program(unittest.TestProgram):
                 self._leave_out(test)
 
 
+def make_multiprocessing(name, start_method):
+    """CPython's ``test_multiprocessing_fork.py``, which does no more than this; installations that leave it out have
+    all of its tests in ``_test_multiprocessing``.
+    """
+    tests = importlib.import_module("test._test_multiprocessing")
+    module = types.ModuleType(name)
+    install = getattr(tests, "install_tests_in_module_dict", None) or tests.install_tests_to_module_dict
+    install(vars(module), start_method)
+    sys.modules[name] = module
+    setattr(sys.modules["test"], name.rpartition(".")[2], module)
+
+
 def main():
     """Run the module that the arguments name."""
     name, *excluded = sys.argv[1:]
+    if name == "test.test_multiprocessing_fork" and importlib.util.find_spec(name) is None:
+        make_multiprocessing(name, "fork")
     Program.excluded = frozenset(excluded)
     sys.argv[1:] = []
     Program(

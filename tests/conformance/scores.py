@@ -25,6 +25,10 @@ privileges. What is run is `python -m unittest -q test.test_x`; inside, the prog
 A module may take four times as long inside as on the host, times the published factor of 3 (at least 60 s), and has the
 memory that every sandbox has, 512 MiB.
 
+`test_multiprocessing_fork` only calls what makes its tests out of `_test_multiprocessing`; where an installation leaves
+that file out, the runner makes the same call. `test_concurrent_futures` can be run where it is installed; it was not
+here, so it has no row.
+
 `make conformance` runs all of it; `python -m tests.conformance --tier A`, or `... dict list`, a part. `--write` makes
 the tables below. *Differ* counts the tests that pass on the host and do not pass inside (failed, skipped, or not
 reached), and those that fail only there.

@@ -17,11 +17,11 @@ _MODULES = {
     """,
     "D": "os pathlib shutil subprocess selectors uuid urllib posixpath stat",
     "E": """
-    atexit audit buffer c_locale_coercion cmd_line cmd_line_script compile compileall dbm eintr epoll
+    asyncio atexit audit buffer c_locale_coercion cmd_line cmd_line_script compile compileall dbm eintr epoll
     exception_variations fcntl file_eintr filecmp fileinput grp inspect ioctl largefile logging mailbox marshal
-    multiprocessing_main_handling openpty pdb platform poll popen posix pwd py_compile runpy sched shelve site struct
-    sys sysconfig syslog threading threadsignals tty unicode_file_functions utf8_mode wait3 wait4 zipfile zipimport
-    zoneinfo
+    multiprocessing_fork multiprocessing_main_handling openpty pdb platform poll popen posix pwd py_compile runpy sched
+    shelve site socket socketserver ssl struct sys sysconfig syslog tarfile threading threadsignals tty
+    unicode_file_functions utf8_mode wait3 wait4 zipfile zipimport zoneinfo
     """,
 }
 TIERS = {tier: tuple(names.split()) for tier, names in _MODULES.items()}

@@ -110,6 +110,7 @@ class FakeKernel:
 
     hostname = b"sandbox"
     cpu_count = 1
+    cpuinfo = b"processor\t: 0\n"
     memory_limit = 256 << 20
 
     def __init__(self, vfs: Vfs, clock: FakeClock, limits: Limits, stdin: bytes) -> None:

@@ -1,5 +1,7 @@
 """``linux/sched.h``, ``linux/wait.h``: flags of clone(2) and wait(2), scheduling policies."""
 
+from struct import Struct
+
 CSIGNAL = 0xFF
 CLONE_VM = 0x100
 CLONE_FS = 0x200
@@ -40,3 +42,13 @@ P_ALL, P_PID, P_PGID, P_PIDFD = range(4)
 
 SCHED_OTHER, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE = 0, 1, 2, 3, 5, 6
 SCHED_RESET_ON_FORK = 0x4000_0000
+
+SCHED_FLAG_RESET_ON_FORK, SCHED_FLAG_RECLAIM, SCHED_FLAG_DL_OVERRUN = 1, 2, 4
+SCHED_FLAG_KEEP_POLICY, SCHED_FLAG_KEEP_PARAMS = 8, 0x10
+SCHED_FLAG_UTIL_CLAMP_MIN, SCHED_FLAG_UTIL_CLAMP_MAX = 0x20, 0x40
+SCHED_FLAG_UTIL_CLAMP = SCHED_FLAG_UTIL_CLAMP_MIN | SCHED_FLAG_UTIL_CLAMP_MAX
+SCHED_FLAG_ALL = 0x7F
+#: ``struct sched_attr`` (linux/sched/types.h): size, policy, flags, nice, priority, runtime, deadline, period, and two
+#: clamps of utilisation; and how long it was at first.
+SCHED_ATTR = Struct("<IIQiIQQQII")
+SCHED_ATTR_SIZE_VER0 = 48

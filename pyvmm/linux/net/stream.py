@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
-from pyvmm.linux.abi.socket import MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL, RCV_SHUTDOWN
+from pyvmm.linux.abi.socket import MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL, RCV_SHUTDOWN, SEND_SHUTDOWN
 from pyvmm.linux.net.queues import ReceiveQueue, Ucred
 from pyvmm.linux.net.socket import Outgoing, Received, Socket
 
@@ -28,7 +28,8 @@ class StreamSocket(Socket):
             if not count:
                 break
             done += count
-        if done == len(data) or (done and (outgoing.flags & MSG_DONTWAIT or task.signals.deliverable)):
+        gives_up = outgoing.flags & MSG_DONTWAIT or task.signals.deliverable or self.shut & SEND_SHUTDOWN
+        if done == len(data) or (done and gives_up):
             return done
         self.wait_to_send(task, outgoing.flags, done)
 

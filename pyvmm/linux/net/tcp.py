@@ -346,13 +346,13 @@ class TcpSocket(StreamSocket, InetSocket):
         """See :meth:`StreamSocket.put`."""
         peer = self.peer
         assert peer is not None
-        if peer.is_closed:
-            # It is accepted and answered by a reset.
-            self.reset()
-            return len(data)
         room = self.send_capacity - self.in_flight
-        if room <= 0:
+        if room <= 0 or self.state == TCP_CLOSE:
             return 0
+        if peer.is_closed:
+            # What the buffer holds is accepted, and answered by a reset.
+            self.reset()
+            return min(len(data), room)
         if outgoing.flags & MSG_OOB:
             return self._put_urgent(peer, data, room, outgoing)
         piece = data[:room]

@@ -179,6 +179,7 @@ def _make(task: Task, kernel: "Kernel", request: _Request, mm: "AddressSpace", m
         )
     child = Task(kernel, process, task.cpu, mm, mem, files, fs, signals, tid, replace(task.creds), task.comm)
     child.no_new_privs, child.nice = task.no_new_privs, task.nice
+    child.mempolicy = task.mempolicy
     child.policy = sched.SCHED_OTHER if task.policy & sched.SCHED_RESET_ON_FORK else task.policy
     context = kernel.registers.of(task).copy()
     context.with_result(0)

@@ -1,19 +1,27 @@
 """Scheduling: one processor, which all threads share fairly whatever they ask for."""
 
 import struct
-from errno import EACCES, EINVAL, EPERM, ESRCH
+from errno import E2BIG, EACCES, EINVAL, EOPNOTSUPP, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi.sched import (
+    SCHED_ATTR,
+    SCHED_ATTR_SIZE_VER0,
     SCHED_BATCH,
     SCHED_DEADLINE,
     SCHED_FIFO,
+    SCHED_FLAG_ALL,
+    SCHED_FLAG_KEEP_PARAMS,
+    SCHED_FLAG_KEEP_POLICY,
+    SCHED_FLAG_RESET_ON_FORK,
+    SCHED_FLAG_UTIL_CLAMP,
     SCHED_IDLE,
     SCHED_OTHER,
     SCHED_RESET_ON_FORK,
     SCHED_RR,
 )
 from pyvmm.linux.errors import GuestError
+from pyvmm.linux.layout import PAGE_SIZE
 from pyvmm.linux.process import INIT_PID
 from pyvmm.linux.scheduler import TIME_SLICE
 from pyvmm.linux.table import Int, Pointer, UInt, syscall
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
     from pyvmm.linux.task import Task
 
 _REAL_TIME = (SCHED_FIFO, SCHED_RR)
+_NICE_MIN, _NICE_MAX = -20, 19
 _POLICIES = (SCHED_OTHER, *_REAL_TIME, SCHED_BATCH, SCHED_IDLE)
 
 
@@ -120,11 +129,78 @@ def _set_policy(task: "Task", pid: int, policy: int | None, param: int) -> int:
     kind = wanted & ~SCHED_RESET_ON_FORK
     if kind not in _POLICIES or (priority > 99) or (kind in _REAL_TIME) != bool(priority):
         raise GuestError(EINVAL)
-    if kind in _REAL_TIME or found.policy & ~wanted & SCHED_RESET_ON_FORK:
-        raise GuestError(EPERM)
-    if found.policy & ~SCHED_RESET_ON_FORK == SCHED_IDLE != kind:
-        raise GuestError(EPERM)
+    _check_change(found, wanted, found.nice)
     found.policy = wanted
+    return 0
+
+
+@syscall
+def sched_setattr(task: "Task", pid: Int, attributes: Pointer, flags: UInt) -> int:
+    """sched_setattr(2).
+
+    Policy and nice are kept and change nothing; utilisation clamps give EOPNOTSUPP.
+    """
+    if not attributes or pid < 0 or flags:
+        raise GuestError(EINVAL)
+    policy, flags, nice, priority = _read_attributes(task, attributes)
+    if policy >> 31:
+        raise GuestError(EINVAL)
+    found = _own_thread(task, pid)
+    kind, resets = policy, bool(flags & SCHED_FLAG_RESET_ON_FORK)
+    if flags & SCHED_FLAG_KEEP_POLICY:
+        kind, resets = found.policy & ~SCHED_RESET_ON_FORK, bool(found.policy & SCHED_RESET_ON_FORK)
+    if flags & SCHED_FLAG_KEEP_PARAMS:
+        nice, priority = found.nice, 0
+    if kind not in (*_POLICIES, SCHED_DEADLINE) or flags & ~SCHED_FLAG_ALL or priority > 99:
+        raise GuestError(EINVAL)
+    if (kind in _REAL_TIME) != bool(priority):
+        raise GuestError(EINVAL)
+    wanted = kind | (SCHED_RESET_ON_FORK if resets else 0)
+    _check_change(found, wanted, nice if kind in (SCHED_OTHER, SCHED_BATCH) else found.nice)
+    if flags & SCHED_FLAG_UTIL_CLAMP:
+        raise GuestError(EOPNOTSUPP)
+    found.policy = wanted
+    if kind != SCHED_IDLE and not flags & SCHED_FLAG_KEEP_PARAMS:
+        found.nice = nice
+    return 0
+
+
+def _read_attributes(task: "Task", address: int) -> tuple[int, int, int, int]:
+    """``sched_copy_attr()``: policy, flags, nice, priority; E2BIG tells the caller how long it may be."""
+    size = task.mem.read_u32(address) or SCHED_ATTR_SIZE_VER0
+    if not SCHED_ATTR_SIZE_VER0 <= size <= PAGE_SIZE:
+        task.mem.write_u32(address, SCHED_ATTR.size)
+        raise GuestError(E2BIG)
+    data = task.mem.read(address, size)
+    if any(data[SCHED_ATTR.size :]):
+        task.mem.write_u32(address, SCHED_ATTR.size)
+        raise GuestError(E2BIG)
+    _, policy, flags, nice, priority, *_ = SCHED_ATTR.unpack(data[: SCHED_ATTR.size].ljust(SCHED_ATTR.size, b"\0"))
+    if flags & SCHED_FLAG_UTIL_CLAMP and size < SCHED_ATTR.size:
+        raise GuestError(EINVAL)
+    return policy, flags, max(min(nice, _NICE_MAX), _NICE_MIN), priority
+
+
+def _check_change(found: "Task", policy: int, nice: int) -> None:
+    """``user_check_sched_setscheduler()`` for one without privileges, whose RLIMIT_RTPRIO and RLIMIT_NICE are 0."""
+    kind = policy & ~SCHED_RESET_ON_FORK
+    leaves_idle = found.policy & ~SCHED_RESET_ON_FORK == SCHED_IDLE != kind
+    stops_reset = found.policy & ~policy & SCHED_RESET_ON_FORK
+    if nice < found.nice or kind in (*_REAL_TIME, SCHED_DEADLINE) or leaves_idle or stops_reset:
+        raise GuestError(EPERM)
+
+
+@syscall
+def sched_getattr(task: "Task", pid: Int, attributes: Pointer, size: UInt, flags: UInt) -> int:
+    """sched_getattr(2)."""
+    if not attributes or pid < 0 or not SCHED_ATTR_SIZE_VER0 <= size <= PAGE_SIZE or flags:
+        raise GuestError(EINVAL)
+    found = _thread(task, pid)
+    policy, nice = (found.policy, found.nice) if found is not None else (SCHED_OTHER, 0)
+    shown = SCHED_FLAG_RESET_ON_FORK if policy & SCHED_RESET_ON_FORK else 0
+    kind = policy & ~SCHED_RESET_ON_FORK
+    data = SCHED_ATTR.pack(min(size, SCHED_ATTR.size), kind, shown, nice, 0, 0, 0, 0, 0, 0)
+    task.mem.write(attributes, data[:size].ljust(size, b"\0"))
     return 0
 
 
@@ -186,7 +262,7 @@ def setpriority(task: "Task", which: Int, who: Int, nice: Int) -> int:
 
     The number is kept and changes nothing; being less nice is not allowed.
     """
-    nice = max(min(nice, 19), -20)
+    nice = max(min(nice, _NICE_MAX), _NICE_MIN)
     found = _threads(task, which, who)
     if any(nice < other.nice for other in found):
         raise GuestError(EACCES)

@@ -1,14 +1,14 @@
-"""Moving what is in pipes without a program's memory in between: splice(2), tee(2)."""
+"""Moving what is in pipes without a program's memory in between: splice(2), tee(2); and with it: vmsplice(2)."""
 
-from errno import EAGAIN, EBADF, EINVAL, EPIPE, ESPIPE
+from errno import EAGAIN, EBADF, EFAULT, EINVAL, EPIPE, ESPIPE
 from typing import TYPE_CHECKING
 
-from pyvmm.linux.abi.fcntl import O_APPEND, O_NONBLOCK
+from pyvmm.linux.abi.fcntl import IOV_MAX, O_APPEND, O_NONBLOCK
 from pyvmm.linux.abi.signal import SIGPIPE
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.pipe import PipeFile
-from pyvmm.linux.files.transfer import STEP, copy_between
-from pyvmm.linux.table import Fd, Flags, Pointer, Size, syscall
+from pyvmm.linux.files.transfer import STEP, copy_between, gather, read_vector, scatter
+from pyvmm.linux.table import Fd, Flags, Pointer, Size, ULong, syscall
 
 if TYPE_CHECKING:
     from pyvmm.linux.files.base import OpenFile
@@ -69,24 +69,24 @@ def _check(
         raise GuestError(EINVAL)
 
 
-def _available(task: "Task", file: PipeFile, flags: int) -> int:
-    """How much is in a pipe; 0: nothing, and nobody can write any more."""
+def _available(task: "Task", file: PipeFile, flags: int, heeds_file: bool = True) -> int:
+    """How much is in a pipe; 0: nothing, and nobody can write any more. ``heeds_file``: its O_NONBLOCK counts too."""
     pipe = file.pipe
     if not len(pipe) and pipe.writers:
-        if flags & SPLICE_F_NONBLOCK or file.flags & O_NONBLOCK:
+        if flags & SPLICE_F_NONBLOCK or (heeds_file and file.flags & O_NONBLOCK):
             raise GuestError(EAGAIN)
         task.wait(pipe.changed)
     return len(pipe)
 
 
-def _room(task: "Task", target: PipeFile, flags: int) -> int:
+def _room(task: "Task", target: PipeFile, flags: int, heeds_file: bool = True) -> int:
     """How much a pipe can take."""
     pipe = target.pipe
     if not pipe.readers:
         task.send_signal(SIGPIPE)
         raise GuestError(EPIPE)
     if pipe.is_full:
-        if flags & SPLICE_F_NONBLOCK or target.flags & O_NONBLOCK:
+        if flags & SPLICE_F_NONBLOCK or (heeds_file and target.flags & O_NONBLOCK):
             raise GuestError(EAGAIN)
         task.wait(pipe.changed)
     return pipe.room
@@ -109,3 +109,35 @@ def tee(task: "Task", source: Fd, out: Fd, count: Size, flags: Flags) -> int:
         return 0
     count = min(count, _room(task, target, flags))
     return target.pipe.put(file.pipe.peek(count), task.kernel.vfs.store.quota)
+
+
+@syscall
+def vmsplice(task: "Task", fd: Fd, vector: Pointer, count: ULong, flags: Flags) -> int:
+    """vmsplice(2).
+
+    The memory is copied into the pipe, so what is written to it later is not seen there.
+    """
+    if flags & ~SPLICE_F_ALL:
+        raise GuestError(EINVAL)
+    file = task.files.get(fd)
+    if not file.readable and not file.writable:
+        raise GuestError(EBADF)
+    if count > IOV_MAX:
+        raise GuestError(EINVAL)
+    pieces = read_vector(task, vector, count)
+    wanted = sum(length for _, length in pieces)
+    if not wanted:
+        return 0
+    if not isinstance(file, PipeFile):
+        raise GuestError(EBADF)
+    pipe = file.pipe
+    if not file.writable:
+        data = pipe.peek(min(wanted, STEP, _available(task, file, flags, False)))
+        if scatter(task, data, pieces, 0) < len(data):
+            raise GuestError(EFAULT)
+        pipe.take(len(data))
+        return len(data)
+    data = gather(task, pieces, 0, min(wanted, _room(task, file, flags, False)))
+    if not data:
+        raise GuestError(EFAULT)
+    return pipe.put(data, task.kernel.vfs.store.quota)

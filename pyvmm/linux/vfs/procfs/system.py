@@ -8,43 +8,6 @@ from pyvmm.linux.mm import MAX_MAP_COUNT
 if TYPE_CHECKING:
     from pyvmm.linux.task import Task
 
-_FEATURES = (
-    b"fpu de pse tsc msr pae cx8 sep cmov fxsr sse sse2 syscall nx lm constant_tsc rep_good nopl pni ssse3 cx16 sse4_1 "
-    b"sse4_2 popcnt"
-)
-#: Number, siblings, core, cores, APIC id, features.
-_CPU = b"""processor\t: %d
-vendor_id\t: GenuineIntel
-cpu family\t: 6
-model\t\t: 0
-model name\t: virtual processor
-stepping\t: 0
-cpu MHz\t\t: 2000.000
-cache size\t: 4096 KB
-physical id\t: 0
-siblings\t: %d
-core id\t\t: %d
-cpu cores\t: %d
-apicid\t\t: %d
-fpu\t\t: yes
-fpu_exception\t: yes
-cpuid level\t: 13
-wp\t\t: yes
-flags\t\t: %s
-bogomips\t: 4000.00
-clflush size\t: 64
-cache_alignment\t: 64
-address sizes\t: 46 bits physical, 48 bits virtual
-power management:
-
-"""
-
-
-def cpuinfo(task: "Task") -> bytes:
-    """``cpuinfo``. A program that wants to know what the processor can asks CPUID, not us."""
-    count = task.kernel.cpu_count
-    return b"".join(_CPU % (number, count, number, count, number, _FEATURES) for number in range(count))
-
 
 def meminfo(task: "Task") -> bytes:
     """``meminfo``: the sandbox's limit and use."""
@@ -129,7 +92,7 @@ def _file_counts(task: "Task") -> bytes:
 
 #: Path below ``/proc`` -> what makes the text.
 SYSTEM_FILES: dict[bytes, Callable[["Task"], bytes]] = {
-    b"cpuinfo": cpuinfo,
+    b"cpuinfo": lambda task: task.kernel.cpuinfo,
     b"meminfo": meminfo,
     b"stat": stat,
     b"uptime": uptime,
