@@ -1,0 +1,1 @@
+"""Numbers and structures of virtio, by the kernel header that defines them."""
