@@ -12,6 +12,7 @@ Not here: the legacy layout, shared memory regions, VIRTIO_F_RING_RESET, VIRTIO_
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol, TypedDict
 
 from pyvmm.devices.bus import IrqLine
@@ -115,6 +116,9 @@ class VirtioDevice(Protocol):
 
     def attach(self, transport: "VirtioMmio") -> None:
         """This is the transport; its status and queues may be in any state."""
+
+    def start(self) -> None:
+        """The driver is up: the transport is ``running`` from now on."""
 
     def notify(self, index: int) -> None:
         """The driver made buffers of a queue available; the transport is ``running``."""
@@ -246,7 +250,7 @@ class VirtioMmio:
             VIRTIO_MMIO_STATUS: self._write_status,
         }
         for register, (ring, shift) in _ADDRESSES.items():
-            writers[register] = lambda value, ring=ring, shift=shift: self._write_address(ring, shift, value)
+            writers[register] = partial(self._write_address, ring, shift)
         return writers
 
     def _read_features(self) -> int:
@@ -275,8 +279,10 @@ class VirtioMmio:
                 self.violations += 1
                 break
             status |= value & step
-        self.status = status
+        was, self.status = self.running, status
         self.running = bool(status & VIRTIO_CONFIG_S_DRIVER_OK) and not status & _STOPPED
+        if self.running and not was:
+            self._device.start()
 
     def _may_step(self, status: int, step: int) -> bool:
         """Whether a driver whose device is in ``status`` may set ``step``."""
@@ -372,7 +378,10 @@ class VirtioMmio:
         if len(state["queues"]) != len(self.queues):
             raise ValueError(f"a state of {len(state['queues'])} queues for a device of {len(self.queues)}")
         self.status, self.features = state["status"], state["driver_features"]
-        self._device_features_sel, self._driver_features_sel = state["device_features_sel"], state["driver_features_sel"]
+        self._device_features_sel, self._driver_features_sel = (
+            state["device_features_sel"],
+            state["driver_features_sel"],
+        )
         self._queue_sel = state["queue_sel"]
         self._interrupt_status, self._config_generation = state["interrupt_status"], state["config_generation"]
         self._unfinished, self.violations = list(state["unfinished"]), state["violations"]

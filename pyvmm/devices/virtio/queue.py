@@ -11,6 +11,7 @@ used; and no slice of memory is made that was not checked to be inside it.
 
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TypedDict
 
 from pyvmm.devices.virtio.abi.virtio_ring import (
@@ -31,7 +32,7 @@ __all__ = ["LONGEST_TABLE", "Chain", "Queue", "QueueState"]
 LONGEST_TABLE = 256
 
 _unpack_descriptor = VRING_DESC.unpack_from
-# An uncontended lock is a locked instruction, which is a full barrier: a store before it is seen before a load after it.
+# Taking a free lock is a locked instruction, a full barrier: a store before it is seen before any load after it.
 _barrier = threading.Lock()
 
 
@@ -58,7 +59,7 @@ class Chain:
 
 
 class Queue:
-    """One virtqueue. ``fail`` is called when the driver broke the ring itself: only a reset of the device helps then."""
+    """One virtqueue. ``fail`` is called when the driver broke the ring itself: only a reset of the device helps."""
 
     def __init__(self, ram: memoryview, size_max: int, fail: Callable[[], None]) -> None:
         self._ram = ram
@@ -100,7 +101,7 @@ class Queue:
         if any(start % align or start + length > len(self._ram) for start, length, align in rings):
             return False
         rings.sort()
-        if any(ring[0] + ring[1] > after[0] for ring, after in zip(rings, rings[1:], strict=False)):
+        if any(ring[0] + ring[1] > after[0] for ring, after in pairwise(rings)):
             return False
         self._indirect, self._event_idx = indirect, event_idx
         self._avail_ring = self._ram[self.avail : self.avail + 6 + 2 * size].cast("H")
@@ -194,7 +195,7 @@ class Queue:
     def is_interrupt_wanted(self, before: int) -> bool:
         """Whether the driver wants to hear of the buffers used since the index was ``before`` (§2.7.7)."""
         used = (self.next - before) & 0xFFFF
-        if not used:
+        if not used or not self.ready:
             return False
         with _barrier:
             pass

@@ -1,4 +1,4 @@
-"""``linux/virtio_config.h``, ``linux/virtio_ids.h``: device status, features that every device has, and device types."""
+"""``linux/virtio_config.h``, ``linux/virtio_ids.h``: device status, features of all devices, device types."""
 
 VIRTIO_CONFIG_S_ACKNOWLEDGE = 1
 VIRTIO_CONFIG_S_DRIVER = 2
