@@ -283,6 +283,10 @@ class VirtioMmio:
         self.running = bool(status & VIRTIO_CONFIG_S_DRIVER_OK) and not status & _STOPPED
         if self.running and not was:
             self._device.start()
+            # A driver must not notify before (§3.1.1). One that does is heard now, or it would wait for ever.
+            for index, queue in enumerate(self.queues):
+                if queue.pending():
+                    self._device.notify(index)
 
     def _may_step(self, status: int, step: int) -> bool:
         """Whether a driver whose device is in ``status`` may set ``step``."""
