@@ -220,6 +220,16 @@ def test_an_output_flood_keeps_nothing() -> None:
     assert guest.board.ports[0].dropped == 20_000 << 20
 
 
+def test_output_after_a_reset_in_the_middle_of_a_buffer_arrives_whole() -> None:
+    guest = Guest()
+    guest.agent.room = 3
+    guest.driver.write(1, b"abcdef")
+    guest.driver = Driver(guest.board).probe()
+    guest.agent.room = None
+    guest.driver.write(1, b"ghijkl")
+    assert guest.agent.data == b"abcghijkl"
+
+
 def test_the_host_closes_and_opens_a_port() -> None:
     guest = Guest()
     guest.port.close()

@@ -122,7 +122,7 @@ def test_steps_cannot_be_left_out(board: Board, status: int) -> None:
 def test_no_bit_of_the_status_can_be_cleared(board: Board, cleared: int) -> None:
     Driver(board).start()
     board.write(mm.VIRTIO_MMIO_STATUS, UP & ~cleared)
-    assert board.status == UP
+    assert (board.status, board.mmio.violations) == (UP, 1)
 
 
 def test_reserved_bits_of_the_status_stay_0(board: Board) -> None:
@@ -233,6 +233,14 @@ def test_a_queue_that_is_ready_twice_starts_once(board: Board) -> None:
     prepare(board)
     before = board.state()[0]["queues"]
     board.write(mm.VIRTIO_MMIO_QUEUE_READY, 1)
+    assert board.state()[0]["queues"] == before
+
+
+def test_the_rings_of_a_queue_that_is_ready_cannot_be_moved(board: Board) -> None:
+    prepare(board)
+    before = board.state()[0]["queues"]
+    for register in (0x38, 0x80, 0x84, 0x90, 0x94, 0xA0, 0xA4):
+        board.write(register, 4)
     assert board.state()[0]["queues"] == before
 
 

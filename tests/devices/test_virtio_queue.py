@@ -199,6 +199,18 @@ def test_input_into_the_own_rings_breaks_only_this_driver(bench: Bench) -> None:
     bench.check_good()
 
 
+def test_what_a_device_may_read_comes_before_what_it_may_write(bench: Bench) -> None:
+    queue = bench.board.mmio.queues[TRANSMITQ]
+    bench.table(bench.out.desc, (DATA, 4, NEXT, 1), (OTHER, 8, NEXT | WRITE, 2), (OTHER, 2, WRITE, 0))
+    bench.out.make_available(0)
+    chain = queue.peek()
+    assert chain is not None
+    assert [len(piece) for piece in chain.readable] == [4]
+    assert [len(piece) for piece in chain.writable] == [8, 2]
+    bench.table(bench.out.desc, (DATA, 4, NEXT | WRITE, 1), (OTHER, 8, 0, 0))
+    assert queue.peek() is None
+
+
 @pytest.mark.parametrize("head", [SIZE, 0x7FFF, 0xFFFF])
 def test_a_ring_entry_that_is_no_descriptor_comes_back_as_it_is(bench: Bench, head: int) -> None:
     assert bench.offer(head=head) == [(head, 0)]
