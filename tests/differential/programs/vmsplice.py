@@ -4,11 +4,9 @@ import mmap
 import signal
 import struct
 
-from fcntl import F_SETPIPE_SZ, fcntl  # noqa: TID251
-
 from common import errno, os, sys
 
-VMSPLICE, NONBLOCK = 278, 2
+VMSPLICE, NONBLOCK, F_SETPIPE_SZ = 278, 2, 1031
 libc = ctypes.CDLL(None, use_errno=True)
 memory = mmap.mmap(-1, 1 << 17)
 memory.write(b"0123456789" * 8192)
@@ -40,7 +38,7 @@ os.write(w, b"abcdefghij" * 10)
 print(splice(r, (address, 15), (address + 100, 5)), memory[:20], memory[100:105])
 print(splice(r, (8, 10)), splice(r, (address, 10), (8, 10)), os.read(r, 10))
 print(splice(r, (address, 1000)), splice(r, (address, 0)))
-fcntl(w, F_SETPIPE_SZ, 4096)
+libc.fcntl(w, F_SETPIPE_SZ, 4096)
 print(splice(w, (address, 4000)), splice(w, (address, 4000), flags=NONBLOCK), len(os.read(r, 10000)))
 print(
     splice(w, (address + 4096, 50000)),
