@@ -140,7 +140,9 @@ class Serial:
             before = self._modem_lines()
             state.mcr = value & 0x1F
             after = self._modem_lines()
+            # RI tells of its falling edge only (TERI).
             state.msr_delta |= (before ^ after) >> 4 & 0x0B | (before & ~after & UART_MSR_RI) >> 4
+            self._fill()
         elif offset == UART_SCR:
             state.scr = value
         self._update()
