@@ -234,12 +234,7 @@ class VirtioConsole:
                     self.violations += 1
                     queue.complete(0)
                     continue
-                written = 0
-                for piece in chain.writable:
-                    part = data[written : written + len(piece)]
-                    piece[: len(part)] = part
-                    written += len(part)
-                queue.complete(written)
+                queue.complete(chain.fill(data))
                 del messages[0]
             if not messages:
                 queue.suppress_notifications()

@@ -239,12 +239,9 @@ class Port:
                     self.violations += 1
                     queue.complete(0)
                     continue
-                begun = sent
-                for piece in chain.writable:
-                    part = source[sent : sent + len(piece)]
-                    piece[: len(part)] = part
-                    sent += len(part)
-                queue.complete(sent - begun)
+                count = chain.fill(source[sent:])
+                queue.complete(count)
+                sent += count
             if sent == total:
                 queue.suppress_notifications()
                 break

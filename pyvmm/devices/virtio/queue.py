@@ -57,6 +57,15 @@ class Chain:
         self.readable = readable
         self.writable = writable
 
+    def fill(self, data: memoryview) -> int:
+        """Write as much of ``data`` as the writable parts hold; how many bytes."""
+        done = 0
+        for piece in self.writable:
+            part = data[done : done + len(piece)]
+            piece[: len(part)] = part
+            done += len(part)
+        return done
+
 
 class Queue:
     """One virtqueue. ``fail`` is called when the driver broke the ring itself: only a reset of the device helps."""
