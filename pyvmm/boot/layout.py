@@ -24,8 +24,8 @@
     0x3f8   COM1    5…  virtio devices, in their order
     0x600   power   20  generation counter
 
-Memory lies in one piece from address 0, so a physical address is an offset into it. ``0x600`` is as the hardware-reduced
-ACPI of the FADT names it: sleep control, sleep status, reset.
+Memory lies in one piece from address 0, so a physical address is an offset into it. ``0x600`` is as the
+hardware-reduced ACPI of the FADT names it: sleep control, sleep status, reset.
 """
 
 __all__ = [
