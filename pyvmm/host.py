@@ -7,8 +7,8 @@ import struct
 from functools import cached_property
 from pathlib import Path
 
-from pyvmm.errors import HostError
 from pyvmm.cpuid import with_local_apic
+from pyvmm.errors import HostError
 from pyvmm.kvm import Kvm, KvmCpuid2, KvmXcr, KvmXcrs
 from pyvmm.kvm.abi.capabilities import KVM_CAP_SYNC_REGS, KVM_CAP_TSC_DEADLINE_TIMER
 from pyvmm.processor import guest_cpuinfo

@@ -70,7 +70,7 @@ class VcpuState:
 
     def to_data(self) -> dict[str, Any]:
         """As builtin types."""
-        data = {"regs": self.regs, "sregs": self.sregs, "xsave": self.xsave, "msrs": self.msrs}
+        data: dict[str, Any] = {"regs": self.regs, "sregs": self.sregs, "xsave": self.xsave, "msrs": self.msrs}
         if self.system is not None:
             data["system"] = {name: getattr(self.system, name) for name in SystemState.__slots__}
         return data

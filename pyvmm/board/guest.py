@@ -37,8 +37,8 @@ OUTPUT_LIMIT = 64 << 20
 class KernelGuest:
     """One such guest and its machine. Only one thread may run it; :meth:`stop` and :meth:`send` are for others too.
 
-    It has COM1 and a virtio console, whose port 0 is ``/dev/hvc0``; ``console`` takes what is written to either. Further
-    ``ports`` are the caller's, ``/dev/virtio-ports/NAME`` in the guest.
+    It has COM1 and a virtio console, whose port 0 is ``/dev/hvc0``; ``console`` takes what is written to either.
+    Further ``ports`` are the caller's, ``/dev/virtio-ports/NAME`` in the guest.
     """
 
     def __init__(
@@ -80,9 +80,7 @@ class KernelGuest:
         """
         machine = Machine(host, GuestMemory(memory, memory), has_apic=True)
         try:
-            entry = load(
-                machine.memory.view, image, command_line=command_line, initramfs=initramfs, virtio_devices=1
-            )
+            entry = load(machine.memory.view, image, command_line=command_line, initramfs=initramfs, virtio_devices=1)
             regs, sregs = machine.vcpu.get_regs(), machine.vcpu.get_sregs()
             set_registers(entry, regs, sregs)
             machine.vcpu.set_sregs(sregs)

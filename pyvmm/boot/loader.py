@@ -93,6 +93,14 @@ def load(
     return begin
 
 
+def is_linux(image: bytes) -> bool:
+    """Whether a file is a Linux kernel, as far as can be seen without unpacking it."""
+    file = memoryview(image)
+    if bzimage.is_bzimage(file):
+        return True
+    return bytes(file[:4]) == ELFMAG and elf.parse(file, LARGEST_MEMORY).is_linux
+
+
 def _refuse_other(file: memoryview) -> None:
     for offset, mark, what in _OTHERS:
         if file[offset : offset + len(mark)] == mark:

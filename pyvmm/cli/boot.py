@@ -27,21 +27,52 @@ _CHUNK = 4096
 @click.command()
 @click.argument("image", required=False)
 @click.option("--list", "show_list", is_flag=True, help="List the teaching guests that come with pyvmm.")
-@click.option("-m", "--memory", type=click.IntRange(1, 3072), default=128, show_default=True, metavar="MIB",
-              help="Memory of the guest.")
+@click.option(
+    "-m",
+    "--memory",
+    type=click.IntRange(1, 3072),
+    default=128,
+    show_default=True,
+    metavar="MIB",
+    help="Memory of the guest.",
+)
 @click.option("-a", "--append", "command_line", default="", metavar="TEXT", help="The kernel's command line.")
-@click.option("-i", "--initrd", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="An initramfs for Linux.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
-              help="End the guest after this time.  [default: never]")
-@click.option("--output-limit", type=click.IntRange(1), default=64, show_default=True, metavar="MIB",
-              help="End the guest when it has written more than this.")
-@click.option("--snapshot", type=click.Path(path_type=Path), metavar="FOLDER",
-              help="When the guest says that it is time, write a snapshot there and go on.")
-@click.option("--forks", type=click.IntRange(1, 1000), metavar="N",
-              help="When the guest says that it is time, fork it N times; the twins run when it has ended.")
-@click.option("--from", "snapshot_from", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              metavar="FOLDER", help="Fork a snapshot instead of booting an image.")
+@click.option(
+    "-i", "--initrd", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="An initramfs for Linux."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="End the guest after this time.  [default: never]",
+)
+@click.option(
+    "--output-limit",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    metavar="MIB",
+    help="End the guest when it has written more than this.",
+)
+@click.option(
+    "--snapshot",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="When the guest says that it is time, write a snapshot there and go on.",
+)
+@click.option(
+    "--forks",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="When the guest says that it is time, fork it N times; the twins run when it has ended.",
+)
+@click.option(
+    "--from",
+    "snapshot_from",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Fork a snapshot instead of booting an image.",
+)
 @click.option("--stats", is_flag=True, help="Print on stderr how many exits the guest took.")
 def boot(
     image: str | None,

@@ -174,7 +174,6 @@ def _program(
 
 
 def _tracer() -> "Tracer":
-    from pyvmm.board.guest import KernelGuest
     from pyvmm.linux.strace import Tracer
 
     lines = Outlet(sys.stderr.buffer)
