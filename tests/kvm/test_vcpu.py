@@ -144,7 +144,7 @@ def test_one_cpuid_structure_serves_many_vcpus(kvm: Kvm) -> None:
         with kvm.create_vm() as vm, vm.create_vcpu() as vcpu:
             vcpu.set_cpuid2(cpuid)
 
-            assert _leaves(vcpu.get_cpuid2()) == _leaves(cpuid)
+            assert _leaves(vcpu.get_cpuid2()) >= _leaves(cpuid)
     vendor = cpuid.entries[0]
     assert (vendor.ebx, vendor.edx, vendor.ecx) != (0, 0, 0)
 
