@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 import psutil
 
 from pyvmm.errors import PoolClosed, PoolSaturated, TemplateNotReady
-from pyvmm.sandbox import Result, Sandbox, Template
+from pyvmm.result import Result
+from pyvmm.sandbox import Sandbox, Template
 
 logger = logging.getLogger(__name__)
 

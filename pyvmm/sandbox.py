@@ -6,11 +6,9 @@
         result = template.run("print(1 + 1)")
 """
 
-import posixpath
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +20,8 @@ from pyvmm.linux.boot import FrozenGuest, ProcessorFacts, Streams
 from pyvmm.linux.kernel import Kernel
 from pyvmm.linux.limits import Limits
 from pyvmm.machine import Machine
+from pyvmm.program import make_program
+from pyvmm.result import Result
 from pyvmm.snapshot import Snapshot
 from pyvmm.template.cache import TemplateCache
 from pyvmm.template.recipe import canonical_language
@@ -29,35 +29,7 @@ from pyvmm.template.recipe import canonical_language
 if TYPE_CHECKING:
     from pyvmm.linux.strace import Tracer
 
-#: Where a program's file lies in the sandbox, and its working directory.
-HOME = "/home/user"
-#: Names as a program's file may have them: one component of a path.
-_NAME_MAX = 255
-
 Sink = Callable[[bytes], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How a run ended. Times are measured, in seconds.
-
-    ``status`` is one of ``ok``, ``error`` (the program's own failure), ``timeout``, ``oom``, ``output_limit``,
-    ``crashed`` (a signal or a processor fault), ``protocol_error``. ``exit_code`` is the program's, 128 + n for
-    death by signal n, -1 for a timeout.
-    """
-
-    stdout: bytes
-    stderr: bytes
-    exit_code: int
-    status: str
-    stdout_truncated: bool
-    stderr_truncated: bool
-    #: From asking for a VM until it could run.
-    fork_seconds: float
-    #: From then until the program ended.
-    exec_seconds: float
-    #: Both, and what lies between.
-    total_seconds: float
 
 
 class Sandbox:
@@ -101,20 +73,12 @@ class Sandbox:
             raise ValueError("a sandbox runs one program; fork the template again for the next")
         self._used = True
         kernel, machine = self._kernel, self._machine
-        source = code.encode("utf-8", "surrogatepass") if isinstance(code, str) else code
-        path = _script_path(self._script if name is None else name)
+        program = make_program(code, self._script if name is None else name, argv, files)
         kernel.stdin = stdin
         task = kernel.task
-        for relative, data in (files or {}).items():
-            if relative.startswith("/"):
-                raise ValueError(f"not a path relative to the working directory: {relative!r}")
-            kernel.vfs.put_file(posixpath.join(HOME, relative).encode(), data, 0o644, task.creds.uid, task.creds.gid)
-        kernel.vfs.put_file(path, source, 0o644, task.creds.uid, task.creds.gid)
-        arguments = [path, *(argument.encode("utf-8", "surrogateescape") for argument in argv)]
-        if any(b"\0" in argument for argument in arguments):
-            raise ValueError("an argument cannot hold a NUL")
-        head = b"".join(argument + b"\0" for argument in arguments)
-        kernel.program = b"%d %d\n" % (len(head), len(source)) + head + source
+        for path, data in program.files.items():
+            kernel.vfs.put_file(path, data, 0o644, task.creds.uid, task.creds.gid)
+        kernel.program = program.message
 
         begun_ns = time.monotonic_ns()
         # What every run uses is copied in one go: a fraction of the price of as many faults.
@@ -306,15 +270,3 @@ class Template:
 
     def __repr__(self) -> str:
         return f"<Template {self.name!r} {self.memory_mb} MiB>"
-
-
-def _script_path(name: str) -> bytes:
-    if (
-        not name
-        or "/" in name
-        or "\0" in name
-        or name in (".", "..")
-        or len(name.encode("utf-8", "surrogateescape")) > _NAME_MAX
-    ):
-        raise ValueError(f"not a name for a script: {name!r}")
-    return posixpath.join(HOME, name).encode("utf-8", "surrogateescape")

@@ -28,7 +28,8 @@ from pyvmm.linux.kernel import Kernel
 from pyvmm.linux.limits import Limits
 from pyvmm.machine import Machine
 from pyvmm.memory import GuestMemory
-from pyvmm.sandbox import HOME, Template
+from pyvmm.program import HOME
+from pyvmm.sandbox import Template
 from pyvmm.snapshot import FORMAT_VERSION, MEMORY, Snapshot, write
 from pyvmm.template.cache import TemplateCache, content_key
 from pyvmm.template.interpreter import find_interpreter, interpreter_identity
