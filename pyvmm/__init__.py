@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyvmm.errors import (
+        BootError,
         ForkFailed,
         GuestFailed,
         HostError,
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "pyvmm.errors": (
+        "BootError",
         "ForkFailed",
         "GuestFailed",
         "HostError",
@@ -57,6 +59,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BootError",
     "ExecRequest",
     "ForkFailed",
     "GuestFailed",

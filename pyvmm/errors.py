@@ -9,6 +9,7 @@
     │   ├── TemplateNotFound      no such template on this machine; the message names the command that builds it
     │   ├── RecipeError           the recipe file is wrong
     │   └── SnapshotError         the snapshot on disk is damaged, or of another version or processor
+    ├── BootError                 what is to be booted is no kernel or program for this machine, or does not fit into it
     ├── GuestFailed               a guest ended in a way that its own program cannot cause
     │   └── ForkFailed            a fork could not be made or refreshed; it was destroyed, nothing ran
     └── PoolError                 a request could not be run now
@@ -42,6 +43,12 @@ class RecipeError(TemplateError):
 
 class SnapshotError(TemplateError):
     """A snapshot is truncated, altered, of another format version or of another processor."""
+
+
+class BootError(PyvmmError):
+    """A kernel or bare-metal program, its initramfs or its command line cannot be put into the machine; the message
+    says what to give instead.
+    """
 
 
 class GuestFailed(PyvmmError):

@@ -22,7 +22,7 @@ def fork(host: Host, snapshot: Snapshot) -> Machine:
     manifest = snapshot.manifest
     in_use = min(manifest.memory_size + _SLACK, manifest.memory_limit)
     memory = GuestMemory(manifest.memory_limit, in_use, snapshot.memory_fd, manifest.memory_size)
-    machine = Machine(host, memory)
+    machine = Machine(host, memory, has_apic=snapshot.vcpu.system is not None)
     try:
         machine.restore_vcpu(snapshot.vcpu)
     except BaseException:

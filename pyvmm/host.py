@@ -7,9 +7,10 @@ import struct
 from functools import cached_property
 from pathlib import Path
 
+from pyvmm.cpuid import with_local_apic
 from pyvmm.errors import HostError
-from pyvmm.kvm import Kvm, KvmXcr, KvmXcrs
-from pyvmm.kvm.abi.capabilities import KVM_CAP_SYNC_REGS
+from pyvmm.kvm import Kvm, KvmCpuid2, KvmXcr, KvmXcrs
+from pyvmm.kvm.abi.capabilities import KVM_CAP_SYNC_REGS, KVM_CAP_TSC_DEADLINE_TIMER
 from pyvmm.processor import guest_cpuinfo
 
 _OSXSAVE = 1 << 27
@@ -46,6 +47,28 @@ class Host:
     def is_software(self) -> bool:
         """Whether this is ``kvm_pvm``: ring 3 native, ring 0 interpreted."""
         return Path("/sys/module/kvm_pvm").exists()
+
+    def require_hardware(self, what: str) -> None:
+        """For what cannot be done on ``kvm_pvm``.
+
+        :raises HostError: this is such a host; the message says what cannot be done, why, and where it can.
+        """
+        if self.is_software:
+            raise HostError(
+                f"{what} needs hardware KVM (kvm_intel or kvm_amd), and this host has software KVM (kvm_pvm), which "
+                "interprets a guest's ring 0 instruction by instruction and cannot execute some of them; use another "
+                "host, or the emulated one of `pyvmm lab`"
+            )
+
+    @cached_property
+    def system_cpuid(self) -> KvmCpuid2:
+        """What CPUID answers a guest with a kernel of its own."""
+        return with_local_apic(self.cpuid, bool(self.kvm.check_extension(KVM_CAP_TSC_DEADLINE_TIMER)))
+
+    @cached_property
+    def system_msrs(self) -> list[int]:
+        """The MSRs that the state of such a guest's processor may have."""
+        return self.kvm.msr_index_list()
 
     @cached_property
     def hwcap(self) -> int:

@@ -3,7 +3,6 @@
 The machine knows nothing of what kind of guest it runs. It owns what must be closed, and the run loop.
 """
 
-import ctypes
 import threading
 import time
 from contextlib import ExitStack
@@ -11,15 +10,22 @@ from typing import Protocol
 
 from pyvmm.host import Host
 from pyvmm.kick import Kick, current
-from pyvmm.kvm import KvmError, KvmMsrs, KvmRegs, KvmSregs
+from pyvmm.kvm import KvmError
 from pyvmm.kvm.abi.exits import KVM_EXIT_INTR
-from pyvmm.kvm.abi.run import RUN_DIRTY_REGS, RUN_SYNC_REGS, RUN_SYNC_SREGS, RUN_VALID_REGS
+from pyvmm.kvm.abi.run import RUN_IMMEDIATE_EXIT
 from pyvmm.memory import GuestMemory
+from pyvmm.vcpu_state import (
+    VcpuState,
+    restore_program_state,
+    restore_system_state,
+    save_program_state,
+    save_system_state,
+)
 
-_REGS_SIZE, _SREGS_SIZE = ctypes.sizeof(KvmRegs), ctypes.sizeof(KvmSregs)
+#: Three pages and one below 4 GiB that no guest uses: Intel's VMX needs them while the guest is in real mode.
+_TSS, _IDENTITY_MAP = 0xFFFB_D000, 0xFFFB_C000
 #: A time that does not come (timer_settime takes a time_t).
 _NEVER = (1 << 62) - 1
-_BOTH = (3).to_bytes(8, "little")
 
 
 class Guest(Protocol):
@@ -39,28 +45,15 @@ class Interrupted(BaseException):
     """
 
 
-class VcpuState:
-    """The state of a virtual processor as it is kept in a snapshot; made once, given to every fork.
-
-    ``regs`` and ``sregs`` are the bytes of the structures of the same name, ``xsave`` the XSAVE area, ``msrs``
-    model-specific registers by index.
-    """
-
-    def __init__(self, regs: bytes, sregs: bytes, xsave: bytes, msrs: dict[int, int]) -> None:
-        if len(regs) != _REGS_SIZE or len(sregs) != _SREGS_SIZE:
-            raise ValueError("processor state of a wrong size")
-        self.regs, self.sregs, self.xsave, self.msrs = regs, sregs, xsave, msrs
-        self.msr_structure = KvmMsrs.from_values(msrs)
-        self.registers = regs + sregs
-
-
 class Machine:
     """One VM with one virtual processor. It takes over ``memory`` and closes it.
 
+    :param has_apic: the processor has a local APIC, in the kernel, as a guest with a kernel of its own needs; an I/O
+        APIC, if any, is a device like others. Otherwise it runs programs in ring 3 and gets no interrupts.
     :raises KvmError: KVM refuses; everything made so far is closed.
     """
 
-    def __init__(self, host: Host, memory: GuestMemory) -> None:
+    def __init__(self, host: Host, memory: GuestMemory, *, has_apic: bool = False) -> None:
         self.memory = memory
         self._kick: Kick | None = None
         self._kick_lock = threading.Lock()
@@ -70,33 +63,42 @@ class Machine:
             undo.callback(memory.close)
             self.vm = undo.enter_context(host.kvm.create_vm())
             memory.attach(self.vm.set_user_memory_region)
+            if has_apic:
+                self.vm.set_identity_map_addr(_IDENTITY_MAP)
+                self.vm.set_tss_addr(_TSS)
+                self.vm.create_split_irqchip()
             self.vcpu = undo.enter_context(self.vm.create_vcpu(0))
-            self.vcpu.set_cpuid2(host.cpuid)
-            self.vcpu.set_xcrs(host.xcrs)
+            self.vcpu.set_cpuid2(host.system_cpuid if has_apic else host.cpuid)
+            self._msrs = host.system_msrs if has_apic else None
+            if not has_apic:
+                self.vcpu.set_xcrs(host.xcrs)
             self._owned = undo.pop_all()
 
-    def save_vcpu(self, msrs: tuple[int, ...]) -> VcpuState:
-        """The processor's state now, with these MSRs."""
-        page = self.vcpu.run_page
-        return VcpuState(
-            bytes(page[RUN_SYNC_REGS : RUN_SYNC_REGS + _REGS_SIZE]),
-            bytes(page[RUN_SYNC_SREGS : RUN_SYNC_SREGS + _SREGS_SIZE]),
-            self.vcpu.get_xsave(),
-            self.vcpu.get_msrs(msrs),
-        )
+    @property
+    def stopped(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stop
+
+    @property
+    def has_apic(self) -> bool:
+        """Whether the processor has a local APIC; then KVM delivers interrupts and serves HLT."""
+        return self._msrs is not None
+
+    def save_vcpu(self, msrs: tuple[int, ...] = ()) -> VcpuState:
+        """The processor's state now; with these MSRs, or with all if it has a local APIC."""
+        if self._msrs is None:
+            return save_program_state(self.vcpu, msrs)
+        return save_system_state(self.vm, self.vcpu, self._msrs)
 
     def restore_vcpu(self, state: VcpuState) -> None:
-        """Give the processor a saved state. General and special registers travel with the first KVM_RUN and cost no
-        ioctl.
+        """Give the processor a saved state.
 
-        The order: CPUID (in the constructor) before MSRs, because Linux since 6.13 checks them against it, and XCR0
-        before XSAVE.
+        :raises KvmError: KVM refuses it.
         """
-        self.vcpu.set_msrs(state.msr_structure)
-        self.vcpu.set_xsave(state.xsave)
-        page = self.vcpu.run_page
-        page[RUN_SYNC_REGS : RUN_SYNC_REGS + _REGS_SIZE + _SREGS_SIZE] = state.registers
-        page[RUN_VALID_REGS : RUN_VALID_REGS + 8] = page[RUN_DIRTY_REGS : RUN_DIRTY_REGS + 8] = _BOTH
+        if state.system is None:
+            restore_program_state(self.vcpu, state)
+        else:
+            restore_system_state(self.vm, self.vcpu, state, state.system)
 
     def run(self, guest: Guest, deadline_ns: int) -> bool:
         """Run until the guest ends (True), or until the deadline (CLOCK_MONOTONIC, ns) or :meth:`stop` (False)."""
@@ -127,6 +129,18 @@ class Machine:
             with self._kick_lock:
                 self._kick = None
             kick.disarm()
+
+    def settle(self, guest: Guest) -> None:
+        """Finish what the last exit left half done, such as the read that the guest waits for, without running the
+        guest further. To be called between runs, before the processor's state is read.
+        """
+        self.vcpu.run_page[RUN_IMMEDIATE_EXIT] = 1
+        try:
+            # An access that crosses a page is a second exit.
+            while (reason := self.vcpu.run()) != KVM_EXIT_INTR and guest.handle_exit(reason):
+                pass
+        finally:
+            self.vcpu.run_page[RUN_IMMEDIATE_EXIT] = 0
 
     def set_alarm(self, at_ns: int | None) -> None:
         """Called by a guest that wants to be interrupted at ``at_ns`` (CLOCK_MONOTONIC; None: not any more), for its
@@ -160,9 +174,15 @@ class Machine:
 
     def stop(self) -> None:
         """Make :meth:`run` return at once; from any thread, at any time."""
+        self._stop = True
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Let the guest's ``handle_exit`` be called with KVM_EXIT_INTR soon; from any thread. Nothing happens if the
+        machine does not run.
+        """
         # Under the lock the running thread cannot leave run(), so the signal cannot go to a thread that has ended.
         with self._kick_lock:
-            self._stop = True
             if self._kick is not None:
                 self._kick.send()
 

@@ -2,10 +2,10 @@
 
 ::
 
-    manifest.json    format version, kind of guest, processor, sizes, SHA-256 of each other file, facts about the
-    template memory.bin       guest physical memory from address 0, sparse vcpu.bin         state of the virtual
-    processor (MessagePack) guest.bin        state of the guest that is not in its memory (MessagePack), whose
-    meaning only its kind knows
+    manifest.json    format version, kind of guest, processor, sizes, SHA-256 of each other file, facts
+    memory.bin       guest physical memory from address 0, sparse
+    vcpu.bin         state of the virtual processor (MessagePack)
+    guest.bin        state of the guest that is not in its memory (MessagePack), whose meaning only its kind knows
 
 The memory is copied, while it is checked, into a sealed memfd: what forks map can then neither change nor shrink,
 whatever happens to the folder.
@@ -21,8 +21,8 @@ import msgspec
 from msgspec import structs
 
 from pyvmm.errors import SnapshotError
-from pyvmm.machine import VcpuState
 from pyvmm.memory import PAGE_SIZE
+from pyvmm.vcpu_state import VcpuState
 
 #: Rises with every change of what the files mean. A snapshot of another version is refused, not guessed at.
 FORMAT_VERSION = 4
@@ -86,9 +86,8 @@ class Snapshot:
             _check(path / name, hashlib.sha256(data).hexdigest(), manifest)
             parts[name] = data
         try:
-            vcpu = msgspec.msgpack.decode(parts[VCPU])
+            state = VcpuState.from_data(msgspec.msgpack.decode(parts[VCPU]))
             guest = msgspec.msgpack.decode(parts[GUEST])
-            state = VcpuState(vcpu["regs"], vcpu["sregs"], vcpu["xsave"], vcpu["msrs"])
         except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"{path}: its state cannot be read: {error}") from error
         fd = _sealed_copy(path / MEMORY, manifest)
@@ -124,8 +123,7 @@ def write(
 ) -> None:
     """Write a snapshot into the existing folder ``path``; the manifest comes last, so an unfinished one has none."""
     sums = {MEMORY: _write_sparse(path / MEMORY, memory)}
-    processor_state = {"regs": vcpu.regs, "sregs": vcpu.sregs, "xsave": vcpu.xsave, "msrs": vcpu.msrs}
-    for name, state in ((VCPU, processor_state), (GUEST, guest)):
+    for name, state in ((VCPU, vcpu.to_data()), (GUEST, guest)):
         data = msgspec.msgpack.encode(state)
         (path / name).write_bytes(data)
         sums[name] = hashlib.sha256(data).hexdigest()

@@ -4,9 +4,9 @@
 
     physical address
     0x0000_0000  ┬ real-mode vectors
-    0x0000_0500  │ GDT and IDT of the entry state
-    0x0000_7000  │ boot_params ("zero page")
-    0x0000_7c00  │ a flat real-mode program
+    0x0000_0500  │ GDT of the entry state
+    0x0000_7000  │ boot_params ("zero page"), or PVH's hvm_start_info; below it a stack
+    0x0000_7c00  │ a flat real-mode program, which has the rest of low memory for itself
     0x0000_9000  │ page tables of the entry state: one to one, the first 4 GiB
     0x0002_0000  │ command line
     0x0009_fc00  ┼ generation counter of the VM, reserved
@@ -21,11 +21,12 @@
 
     port            interrupt line (input of the I/O APIC)
     0x0f4   exit    4   COM1
-    0x3f8   COM1    5…  virtio devices, in their order
-    0x600   power   20  generation counter
+    0x0f5   twin    5…  virtio devices, in their order
+    0x3f8   COM1    20  generation counter
+    0x600   power
 
-Memory lies in one piece from address 0, so a physical address is an offset into it. ``0x600`` is as the
-hardware-reduced ACPI of the FADT names it: sleep control, sleep status, reset.
+Memory lies in one piece from address 0, so a physical address is an offset into it. At port ``0x600`` are the registers
+that the FADT of a hardware-reduced ACPI names: sleep control, sleep status, reset.
 """
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "SLEEP_ENABLE",
     "SLEEP_STATUS_PORT",
     "SLEEP_TYPE_S5",
+    "TWIN_PORT",
     "VIRTIO",
     "VIRTIO_IRQ",
     "VIRTIO_LARGEST_COUNT",
@@ -85,9 +87,12 @@ GENERATION_IRQ = 20
 
 #: A byte written here ends the run; it is the exit code. For programs that know nothing of ACPI.
 EXIT_PORT = 0xF4
+#: A byte written here says that now is a good time for a snapshot; a read gives the number of the fork, 0 in what was
+#: booted.
+TWIN_PORT = 0xF5
 #: The 8042's command "pulse the reset line", which is what a PC without ACPI is reset by.
 KEYBOARD_RESET_PORT, KEYBOARD_RESET = 0x64, 0xFE
-#: Registers of ACPI 6.4, 4.8.3.7, and the value for the state S5, "soft off", as ``\_S5`` in the DSDT has it.
+#: Registers of ACPI 6.4, 4.8.3.7, and the value for the state S5, "soft off", as ``_S5`` in the DSDT has it.
 SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, RESET_PORT = 0x600, 0x601, 0x602
 SLEEP_ENABLE, SLEEP_TYPE_S5 = 1 << 5, 5
 RESET = 1

@@ -19,6 +19,7 @@ OWN_FAILURE = 125
 _COMMANDS = {
     "run": ("run", "Run a program in a freshly forked VM."),
     "strace": ("run", "Run a program and show its system calls on stderr."),
+    "boot": ("boot", "Boot a guest with a kernel of its own: Linux, or a bare-metal program."),
     "serve": ("serve", "Answer HTTP requests, each in a VM of its own."),
     "template": ("template", "Build, list, inspect and remove templates."),
     "doctor": ("doctor", "Say what this host offers, and what to do about what is missing."),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 if TYPE_CHECKING:
+    from pyvmm.board.guest import KernelGuest
     from pyvmm.linux.strace import Tracer
     from pyvmm.sandbox import Sandbox
 
@@ -124,7 +125,7 @@ class Outlet:
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.sandbox: Sandbox | None = None
+        self.sandbox: Sandbox | KernelGuest | None = None
         self.count = 0
         self.gone = False
         self._stream = stream

@@ -17,7 +17,7 @@ from typing import Any
 
 from pyvmm.devices.bus import IrqLine
 
-__all__ = ["LENGTH", "PINS", "IoApic"]
+__all__ = ["LENGTH", "MSI_LEVEL", "PINS", "IoApic"]
 
 #: Bytes of address space, and interrupt lines.
 LENGTH, PINS = 0x1000, 24
@@ -35,9 +35,9 @@ DESTINATION_SHIFT = 56
 _VECTOR, _DELIVERY_MODE = 0xFF, 7 << 8
 _WRITABLE = 0xFF << DESTINATION_SHIFT | MASKED | LEVEL | ACTIVE_LOW | LOGICAL | _DELIVERY_MODE | _VECTOR
 
-# A message (SDM 3A 11.11.1 and 11.11.2). Level-triggered ones have a level besides: asserted.
+# A message (SDM 3A 11.11.1 and 11.11.2).
 _MSI_ADDRESS, _MSI_DESTINATION_SHIFT, _MSI_LOGICAL = 0xFEE0_0000, 12, 1 << 2
-_MSI_LEVEL_ASSERTED = 1 << 15 | 1 << 14
+MSI_LEVEL, _MSI_ASSERTED = 1 << 15, 1 << 14
 
 _ALL_ONES = 0xFFFF_FFFF
 
@@ -103,7 +103,7 @@ class IoApic:
             address |= _MSI_LOGICAL
         data = entry & (_DELIVERY_MODE | _VECTOR)
         if entry & LEVEL:
-            data |= _MSI_LEVEL_ASSERTED
+            data |= MSI_LEVEL | _MSI_ASSERTED
         return address, data, bool(entry & MASKED)
 
     def _set(self, number: int, level: bool) -> None:

@@ -26,7 +26,7 @@ from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.control import install_control
 from pyvmm.linux.kernel import Kernel
 from pyvmm.linux.limits import Limits
-from pyvmm.machine import Machine, VcpuState
+from pyvmm.machine import Machine
 from pyvmm.memory import GuestMemory
 from pyvmm.sandbox import HOME, Template
 from pyvmm.snapshot import FORMAT_VERSION, MEMORY, Snapshot, write
@@ -35,6 +35,7 @@ from pyvmm.template.interpreter import find_interpreter, interpreter_identity
 from pyvmm.template.recipe import Recipe, load_recipe
 from pyvmm.template.tools import tools_identity
 from pyvmm.template.userland import IMAGE_FORMAT, ImageInfo, build_image
+from pyvmm.vcpu_state import VcpuState
 
 AGENT_FOLDER = "/usr/local/lib/pyvmm"
 #: Rises when a template built by an older personality would not go on under this one.

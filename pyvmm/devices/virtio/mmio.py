@@ -111,8 +111,10 @@ class VirtioDevice(Protocol):
     device_id: int
     #: The device's own features, as bits.
     features: int
-    #: The largest size of each queue: powers of two.
-    queue_sizes: Sequence[int]
+
+    @property
+    def queue_sizes(self) -> Sequence[int]:
+        """The largest size of each queue: powers of two."""
 
     def attach(self, transport: "VirtioMmio") -> None:
         """This is the transport; its status and queues may be in any state."""

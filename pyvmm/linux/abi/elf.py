@@ -3,10 +3,10 @@
 import struct
 
 ELFMAG = b"\x7fELF"
-ELFCLASS64, ELFDATA2LSB = 2, 1
+ELFCLASS32, ELFCLASS64, ELFDATA2LSB = 1, 2, 1
 ET_EXEC, ET_DYN = 2, 3
 EM_X86_64 = 62
-PT_LOAD, PT_INTERP, PT_GNU_STACK = 1, 3, 0x6474_E551
+PT_LOAD, PT_INTERP, PT_NOTE, PT_GNU_STACK = 1, 3, 4, 0x6474_E551
 PF_X, PF_W, PF_R = 1, 2, 4
 
 #: e_ident[16] e_type e_machine e_version e_entry e_phoff e_shoff e_flags e_ehsize e_phentsize e_phnum e_shentsize
@@ -14,6 +14,8 @@ PF_X, PF_W, PF_R = 1, 2, 4
 EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 #: p_type p_flags p_offset p_vaddr p_paddr p_filesz p_memsz p_align
 PHDR = struct.Struct("<IIQQQQQQ")
+#: n_namesz n_descsz n_type
+NHDR = struct.Struct("<III")
 
 AT_NULL = 0
 AT_PHDR = 3

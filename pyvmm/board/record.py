@@ -1,0 +1,39 @@
+"""What a kernel guest says on its consoles: passed on, counted, and its end kept for those who ask what went wrong."""
+
+from collections.abc import Callable
+
+Sink = Callable[[bytes], object]
+
+_TAIL = 16 << 10
+
+
+class ConsoleRecord:
+    """Takes all that a guest writes, and bounds what it costs the host.
+
+    :param limit: bytes after which ``full`` is called, once, and nothing is passed on any more.
+    :param sink: is given each piece as it comes.
+    """
+
+    def __init__(self, limit: int, sink: Sink | None, full: Callable[[], None]) -> None:
+        self._limit, self._sink, self._full = limit, sink, full
+        self._tail = bytearray()
+        #: Bytes passed on.
+        self.count = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        """The guest writes; all of it is taken."""
+        kept = bytes(data[: self._limit - self.count])
+        if kept:
+            self.count += len(kept)
+            self._tail += kept
+            if len(self._tail) > 2 * _TAIL:
+                del self._tail[:-_TAIL]
+            if self._sink is not None:
+                self._sink(kept)
+        if len(kept) < len(data):
+            self._full()
+        return len(data)
+
+    def last_words(self, size: int = 2000) -> str:
+        """The last ``size`` bytes as text."""
+        return bytes(self._tail[-size:]).decode("utf-8", "replace")
