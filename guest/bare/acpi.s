@@ -1,6 +1,5 @@
-# title:  ACPI tables
-# what:   Finds the RSDP in low memory, follows it to the XSDT, and prints each table that this names.
-# needs:  any KVM
+# title: ACPI tables
+# what: Finds the RSDP in low memory, follows it to the XSDT, and prints each table that this names.
 # expect: a line for each table: signature, address, length, whether the checksum is good; exit code 0
 #
 # Tables begin with a signature of four characters and their length, and the sum of all their bytes is 0 modulo 256. The

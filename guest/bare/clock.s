@@ -1,6 +1,5 @@
-# title:  kvmclock
-# what:   Asks KVM for a clock that needs no exits, reads it twice with 20 ms between, and prints the date as well.
-# needs:  any KVM
+# title: kvmclock
+# what: Asks KVM for a clock that needs no exits, reads it twice with 20 ms between, and prints the date as well.
 # expect: nanoseconds since the virtual machine began, twice, and seconds since 1970; exit code 0
 #
 # The guest gives KVM an address; KVM writes there what the time was at some value of the time stamp counter, and how to

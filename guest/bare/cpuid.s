@@ -1,6 +1,5 @@
-# title:  CPUID
-# what:   Asks the processor who it is, and the hypervisor as well.
-# needs:  any KVM
+# title: CPUID
+# what: Asks the processor who it is, and the hypervisor as well.
 # expect: vendor, brand, family and model of the host's processor, then KVM's signature and features; exit code 0
 #
 # The bit "hypervisor" (leaf 1, ECX bit 31) is 0 on every real processor. Where it is set, leaf 0x40000000 has the

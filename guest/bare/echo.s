@@ -1,7 +1,6 @@
-# title:  Serial echo
-# what:   Sends back every line in upper case, until one says "quit". Asks the UART again and again: no interrupts.
-# needs:  any KVM
-# input:  lines of text, the last of them "quit"
+# title: Serial echo
+# what: Sends back every line in upper case, until one says "quit". Asks the UART again and again: no interrupts.
+# input: lines of text, the last of them "quit"
 # expect: each line in upper case, then "bye"; exit code 0
 #
 # Polling is the simplest way to wait and the dearest: every IN leaves the virtual machine, only to learn that there is

@@ -1,6 +1,5 @@
-# title:  Exceptions
-# what:   Divides by zero, runs an undefined instruction and reads memory that is not there; catches all three and goes on.
-# needs:  any KVM
+# title: Exceptions
+# what: Divides by zero, runs an undefined instruction and reads memory that is not there; catches all three and goes on.
 # expect: a line for #DE, #UD and #PF, with the error code and CR2; exit code 0
 #
 # The processor pushes SS, RSP, RFLAGS, CS, RIP, and for some exceptions an error code, and jumps through the IDT. All three

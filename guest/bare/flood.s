@@ -1,6 +1,5 @@
-# title:  Flood
-# what:   Writes to the serial port for ever, as fast as it can.
-# needs:  any KVM
+# title: Flood
+# what: Writes to the serial port for ever, as fast as it can.
 # expect: the same line again and again, until the limit of time or output ends the run
 #
 # Whoever keeps what a guest writes must keep it within bounds. REP OUTSB is one instruction for the line, but KVM makes an

@@ -1,6 +1,5 @@
-# title:  The memory map
-# what:   Prints what boot_params says of physical memory: the e820 map, as an operating system reads it first.
-# needs:  any KVM
+# title: The memory map
+# what: Prints what boot_params says of physical memory: the e820 map, as an operating system reads it first.
 # expect: one line for each range with its kind, and the sum of what is usable; exit code 0
 #
 # PCs gave this map by BIOS call INT 15h, AX = E820h; the name has stayed. In the 64-bit boot protocol the boot loader (here

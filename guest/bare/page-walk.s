@@ -1,6 +1,5 @@
-# title:  A walk through the page tables
-# what:   Maps a page with tables of its own, then translates three addresses as the processor does, entry by entry.
-# needs:  any KVM
+# title: A walk through the page tables
+# what: Maps a page with tables of its own, then translates three addresses as the processor does, entry by entry.
 # expect: four levels for a 4 KiB page, fewer for a large one, and "not present" for nothing; exit code 0
 #
 # A virtual address is four numbers of 9 bits and an offset. Each number chooses one of 512 entries of a table; the entry

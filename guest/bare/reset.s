@@ -1,6 +1,5 @@
-# title:  Reset
-# what:   Resets the machine through the keyboard controller, as PCs have been since 1984.
-# needs:  any KVM
+# title: Reset
+# what: Resets the machine through the keyboard controller, as PCs have been since 1984.
 # expect: "resetting", then the machine is reset
 #
 # The 8042 has a line to the processor's reset pin; the command 0xfe pulses it. Nothing else of a keyboard is here.

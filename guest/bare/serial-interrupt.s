@@ -1,7 +1,6 @@
-# title:  An interrupt
-# what:   Sleeps until somebody types: a byte on COM1 goes through the I/O APIC to the local APIC to a handler.
-# needs:  any KVM
-# input:  a line of text
+# title: An interrupt
+# what: Sleeps until somebody types: a byte on COM1 goes through the I/O APIC to the local APIC to a handler.
+# input: a line of text
 # expect: "An interrupt brought: " and the line; exit code 0
 #
 # The way of an interrupt: the UART asserts its line; the I/O APIC's entry for that line (number 4) makes a message of it, a
@@ -22,14 +21,12 @@ start:
         catch   RECEIVED, received
         call    enable_local_apic
         route   COM1_IRQ, RECEIVED      # by edge, as ISA devices are
-        print   "Type a line: "
 
-        mov     edx, COM1 + UART_FCR
-        mov     al, UART_FCR_ENABLE_FIFO
-        out     dx, al
+# The FIFOs stay off, as they are after a reset: turning them on would drop what was typed before.
         mov     edx, COM1 + UART_IER
         mov     al, UART_IER_RDI
         out     dx, al
+        print   "Type a line: "
 
 # CLI, look, then STI and HLT together: STI takes effect only after the next instruction, so no interrupt can come between
 # looking and halting, and none is slept over.

@@ -1,6 +1,5 @@
-# title:  The timer
-# what:   Has the local APIC's timer ring a hundred times a second, and counts to five; halted between.
-# needs:  any KVM
+# title: The timer
+# what: Has the local APIC's timer ring a hundred times a second, and counts to five; halted between.
 # expect: "tick 1" to "tick 5", exit code 0
 #
 # The timer counts down from the initial count at the APIC bus's frequency, divided; in periodic mode it begins again by

@@ -1,6 +1,5 @@
-# title:  Triple fault
-# what:   Throws the IDT away and makes an exception: there is no handler, nor one for that, and the processor gives up.
-# needs:  any KVM
+# title: Triple fault
+# what: Throws the IDT away and makes an exception: there is no handler, nor one for that, and the processor gives up.
 # expect: "three, two, one", then the processor shuts down: an error of the run
 #
 # An exception whose delivery fails becomes #DF; if that cannot be delivered either, the processor enters shutdown, which PCs

@@ -1,6 +1,5 @@
-# title:  From real mode to long mode
-# what:   Climbs from 16 to 32 to 64 bits by itself, and says so on each floor.
-# needs:  any KVM
+# title: From real mode to long mode
+# what: Climbs from 16 to 32 to 64 bits by itself, and says so on each floor.
 # expect: three lines, one for each mode; exit code 0
 #
 # Protected mode wants a GDT and CR0.PE. Long mode wants page tables, CR4.PAE, EFER.LME and CR0.PG, in this order. Each
@@ -57,14 +56,14 @@ protected_mode:
         say     "32 bits: protected mode\n"
 
 # One entry in each of three tables: the first 2 MiB, one to one. Memory is zero, so all other entries are "not present".
-        mov     dword ptr [PAGE_TABLES], PAGE_TABLES + 0x1000 + PRESENT_WRITABLE
-        mov     dword ptr [PAGE_TABLES + 0x1000], PAGE_TABLES + 0x2000 + PRESENT_WRITABLE
-        mov     dword ptr [PAGE_TABLES + 0x2000], PRESENT_WRITABLE + LARGE_PAGE
+        mov     dword ptr [BOOT_PAGE_TABLES], BOOT_PAGE_TABLES + 0x1000 + PRESENT_WRITABLE
+        mov     dword ptr [BOOT_PAGE_TABLES + 0x1000], BOOT_PAGE_TABLES + 0x2000 + PRESENT_WRITABLE
+        mov     dword ptr [BOOT_PAGE_TABLES + 0x2000], PRESENT_WRITABLE + LARGE_PAGE
 
         mov     eax, cr4
         or      eax, CR4_PAE
         mov     cr4, eax
-        mov     eax, PAGE_TABLES
+        mov     eax, BOOT_PAGE_TABLES
         mov     cr3, eax
         mov     ecx, MSR_EFER
         rdmsr

@@ -1,6 +1,5 @@
-# title:  Hello from real mode
-# what:   The smallest program: a PC's processor as it comes out of reset, and a line of text on the serial port.
-# needs:  any KVM
+# title: Hello from real mode
+# what: The smallest program: a PC's processor as it comes out of reset, and a line of text on the serial port.
 # expect: "Hello from real mode!", exit code 0
 #
 # This is how a boot sector begins: 16-bit code at 0000:7c00. Addresses are segment * 16 + offset, there is no protection,

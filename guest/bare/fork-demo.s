@@ -1,6 +1,5 @@
-# title:  Twins
-# what:   Announces a good moment for a snapshot; whoever comes back from there says whether it is the original or a fork.
-# needs:  any KVM
+# title: Fork demo: which twin am I?
+# what: Announces a good moment for a snapshot; whoever comes back from there says whether it is the original or a fork.
 # expect: "before", then in the original "after: I am the original"; in fork N "after: I am fork N"; exit code 0
 #
 # The OUT to the port TWIN_PORT is an exit in which the VMM can write everything down: registers, memory, devices. A fork

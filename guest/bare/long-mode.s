@@ -1,6 +1,5 @@
-# title:  Hello from long mode
-# what:   The smallest ELF program: it begins where a 64-bit Linux kernel begins.
-# needs:  any KVM
+# title: Hello from long mode
+# what: The smallest ELF program: it begins where a 64-bit Linux kernel begins.
 # expect: "Hello from long mode!", exit code 0
 #
 # The 64-bit boot protocol of Linux (Documentation/arch/x86/boot.rst): paging is on, the first 4 GiB are mapped one to one,
