@@ -48,7 +48,7 @@ def test_every_module_and_data_file_is_there(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     expected = {"pyvmm/py.typed", "pyvmm/guest/python.toml", "pyvmm/guest/agent.sh"}
     for folder, place in (("pyvmm", "pyvmm"), ("api", "pyvmm/api"), ("guest", "pyvmm/guest")):
-        for suffix in ("*.py", "*.so", "*.S", "*.toml"):
+        for suffix in ("*.py", "*.so", "*.S", "*.toml", "*.s", "*.inc", "*.elf", "*.bin", "*.lst"):
             expected |= {f"{place}/{path.relative_to(ROOT / folder)}" for path in (ROOT / folder).rglob(suffix)}
     assert expected - names == set()
 
