@@ -12,10 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from pyvmm.board.guest import KIND as KERNEL
 from pyvmm.errors import ForkFailed, HostError, SnapshotError
 from pyvmm.fork import fork
 from pyvmm.host import Host
 from pyvmm.image import Image
+from pyvmm.kernel_sandbox import KernelSandbox
 from pyvmm.linux.boot import FrozenGuest, ProcessorFacts, Streams
 from pyvmm.linux.kernel import Kernel
 from pyvmm.linux.limits import Limits
@@ -155,6 +157,9 @@ class Sandbox:
         return f"<Sandbox pid={self._kernel.first_process.pid} {self._machine!r}>"
 
 
+AnySandbox = Sandbox | KernelSandbox
+
+
 class Template:
     """A loaded template, from which sandboxes are forked. Threads may share it."""
 
@@ -162,10 +167,9 @@ class Template:
         self.host, self.snapshot, self.image = host, snapshot, image
         #: What is closed with the template.
         self._owned = ExitStack()
-        if snapshot.manifest.kind != "process":
-            raise SnapshotError(
-                f"{snapshot.path}: a guest of kind {snapshot.manifest.kind!r}, which cannot be run here"
-            )
+        kind = snapshot.manifest.kind
+        if kind not in ("process", KERNEL):
+            raise SnapshotError(f"{snapshot.path}: a guest of kind {kind!r}, which cannot be run here")
         facts = snapshot.manifest.facts
         self._limits = Limits(memory_bytes=snapshot.manifest.memory_limit)
         try:
@@ -173,10 +177,15 @@ class Template:
             #: What its programs are written in, and the name of a program's file when it has none of its own.
             self.language: str = facts["language"]
             self.script: str = facts["script"]
-            processor = ProcessorFacts(int(facts["tsc_khz"]), host.hwcap, len(snapshot.vcpu.xsave), host.cpuinfo)
-            self._frozen = FrozenGuest(snapshot.guest, image, self._limits, processor)
+            self._frozen = self._freeze() if kind == "process" else None
         except (KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"{snapshot.path}: its guest's state makes no sense: {error!r}") from error
+
+    def _freeze(self) -> FrozenGuest:
+        snapshot = self.snapshot
+        tsc_khz = int(snapshot.manifest.facts["tsc_khz"])
+        processor = ProcessorFacts(tsc_khz, self.host.hwcap, len(snapshot.vcpu.xsave), self.host.cpuinfo)
+        return FrozenGuest(snapshot.guest, self.image, self._limits, processor)
 
     @classmethod
     def load(cls, name: str = "python", *, host: Host | None = None, cache: TemplateCache | None = None) -> Self:
@@ -228,15 +237,23 @@ class Template:
         output_limit: int | None = None,
         sinks: tuple[Sink | None, Sink | None] = (None, None),
         tracer: "Tracer | None" = None,
-    ) -> Sandbox:
+    ) -> AnySandbox:
         """A new sandbox.
 
         :param output_limit: bytes kept of each stream (1 MiB); a program that writes more is stopped.
         :param sinks: called with what the program writes to descriptors 1 and 2, as it comes.
+        :param tracer: sees the system calls; of a process guest only.
         :raises ForkFailed: the VM could not be made; the message says why.
+        :raises ValueError: a tracer for a guest that has a kernel of its own.
         """
         started_ns = time.monotonic_ns()
         streams = Streams(output_limit or self._limits.output_bytes, sinks=sinks)
+        if self._frozen is None:
+            if tracer is not None:
+                raise ValueError(
+                    f"the system calls of {self.name!r} are served by Linux in the guest: nobody sees them"
+                )
+            return KernelSandbox(self.host, self.snapshot, self.script, (streams.stdout, streams.stderr))
         try:
             machine = fork(self.host, self.snapshot)
         except HostError as error:
