@@ -12,6 +12,7 @@
     0x0009_fc00  ┼ generation counter of the VM, reserved
     0x000a_0000  ┼ hole (VGA, option ROMs)
     0x000e_0000  ┼ ACPI tables, RSDP first
+    0x000f_fff0  │ what a jump to the firmware's start finds: a reset
     0x0010_0000  ┼ kernel, and the initramfs at the end of memory
     memory size  ┼ nothing; all ones are read
     0xd000_0000  ┼ virtio-mmio devices, one to a page
@@ -54,6 +55,7 @@ __all__ = [
     "LOW_MEMORY_END",
     "RESET",
     "RESET_PORT",
+    "RESET_VECTOR",
     "SLEEP_CONTROL_PORT",
     "SLEEP_ENABLE",
     "SLEEP_STATUS_PORT",
@@ -73,7 +75,9 @@ COMMAND_LINE, COMMAND_LINE_SIZE = 0x20000, 2048
 #: 16 bytes that change with every fork (Microsoft, "Virtual Machine Generation ID").
 GENERATION_COUNTER = 0x9FC00
 LOW_MEMORY_END = 0xA0000
-ACPI_TABLES, ACPI_TABLES_END = 0xE0000, 0x100000
+ACPI_TABLES, ACPI_TABLES_END = 0xE0000, 0xFFFF0
+#: f000:fff0, where the firmware of a PC begins.
+RESET_VECTOR = 0xFFFF0
 HIGH_MEMORY = 0x100000
 #: Bytes of memory a guest can have: it ends where the devices begin.
 LARGEST_MEMORY = 3 << 30

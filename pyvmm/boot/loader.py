@@ -15,6 +15,9 @@ from pyvmm.boot.layout import (
     GENERATION_COUNTER,
     HIGH_MEMORY,
     LARGEST_MEMORY,
+    RESET,
+    RESET_PORT,
+    RESET_VECTOR,
 )
 from pyvmm.boot.memory_map import memory_map
 from pyvmm.errors import BootError
@@ -25,6 +28,17 @@ _PAGE_SIZE = 4096
 SMALLEST_MEMORY = 2 << 20
 #: Bytes of a flat program: up to what is reserved at the end of low memory.
 FLAT_PROGRAM_SIZE = GENERATION_COUNTER - FLAT_PROGRAM
+
+#: All the firmware that there is. Linux on a hardware-reduced machine restarts it by a jump to the firmware, unless its
+#: command line has ``reboot=`` (``efi_reboot_required`` in ``arch/x86/platform/efi/quirks.c``: by EFI, then the BIOS).
+_FIRMWARE = (
+    b"\xba"  # mov $RESET_PORT,%dx
+    + RESET_PORT.to_bytes(2, "little")
+    + b"\xb0"  # mov $RESET,%al
+    + RESET.to_bytes(1, "little")
+    + b"\xee"  # out %al,%dx
+    + b"\xf4\xeb\xfd"  # hlt; jmp .-1
+)
 
 #: Files that are given by mistake, by what they have at an offset. A flat program has no mark of its own.
 _OTHERS = (
@@ -89,6 +103,7 @@ def load(
         begin = _flat_program(memory, file)
     tables = acpi.tables(virtio_devices)
     memory[ACPI_TABLES : ACPI_TABLES + len(tables)] = tables
+    memory[RESET_VECTOR : RESET_VECTOR + len(_FIRMWARE)] = _FIRMWARE
     entry.write_tables(memory, begin.mode)
     return begin
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from pyvmm.boot.layout import ACPI_TABLES, ACPI_TABLES_END, GENERATION_COUNTER, HIGH_MEMORY, LOW_MEMORY_END
+from pyvmm.boot.layout import ACPI_TABLES, GENERATION_COUNTER, HIGH_MEMORY, LOW_MEMORY_END
 
 E820_TYPE_RAM, E820_TYPE_RESERVED = 1, 2
 
@@ -23,6 +23,6 @@ def memory_map(memory_size: int) -> list[Region]:
     return [
         Region(0, GENERATION_COUNTER, E820_TYPE_RAM),
         Region(GENERATION_COUNTER, LOW_MEMORY_END - GENERATION_COUNTER, E820_TYPE_RESERVED),
-        Region(ACPI_TABLES, ACPI_TABLES_END - ACPI_TABLES, E820_TYPE_RESERVED),
+        Region(ACPI_TABLES, HIGH_MEMORY - ACPI_TABLES, E820_TYPE_RESERVED),
         Region(HIGH_MEMORY, memory_size - HIGH_MEMORY, E820_TYPE_RAM),
     ]

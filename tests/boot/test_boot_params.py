@@ -65,7 +65,7 @@ def test_the_memory_map_ascends_and_ends_with_memory():
     assert (regions[0][0], ends[-1]) == (0, _MEMORY)
 
 
-@pytest.mark.parametrize("reserved", [layout.GENERATION_COUNTER, layout.ACPI_TABLES, layout.ACPI_TABLES_END - 1])
+@pytest.mark.parametrize("reserved", [layout.GENERATION_COUNTER, layout.ACPI_TABLES, layout.RESET_VECTOR])
 def test_what_the_monitor_goes_on_to_use_is_reserved(reserved):
     (kind,) = [kind for address, size, kind in e820(page_of()) if address <= reserved < address + size]
     assert kind == 2

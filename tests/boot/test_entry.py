@@ -43,11 +43,12 @@ class Recorder:
 
     def __init__(self, machine: Machine) -> None:
         self.vcpu = machine.vcpu
-        self.written, self.looked_at, self.end = [], [], None
+        self.written, self.ports, self.looked_at, self.end = [], [], [], None
 
     def handle_exit(self, reason: int) -> bool:
         run = self.vcpu.kvm_run
         if reason == KVM_EXIT_IO:
+            self.ports.append(run.io.port)
             self.written.append(bytes(self.vcpu.run_page[run.io.data_offset : run.io.data_offset + run.io.size]))
         elif reason == KVM_EXIT_MMIO:
             self.looked_at.append(run.mmio.phys_addr)
@@ -92,6 +93,12 @@ def test_a_program_with_a_pvh_entry_runs_in_protected_mode(host):
 def test_a_flat_program_runs_in_real_mode_with_a_stack_and_no_segment_base(host):
     here = layout.FLAT_PROGRAM + 6
     assert run(host, REAL).written == [here.to_bytes(2, "little"), b"\0\0"]
+
+
+@pytest.mark.kvm
+def test_a_jump_to_the_firmware_is_a_reset(host):
+    recorder = run(host, bytes.fromhex("ea f0ff 00f0"))  # ljmp $0xf000,$0xfff0
+    assert (recorder.ports, recorder.written) == ([layout.RESET_PORT], [bytes([layout.RESET])])
 
 
 @pytest.mark.parametrize("mode", Mode)
