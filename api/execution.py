@@ -10,7 +10,7 @@ import msgspec
 
 from pyvmm.errors import PoolSaturated, PyvmmError, TemplateNotReady
 from pyvmm.pool import ExecRequest
-from pyvmm.sandbox import Result
+from pyvmm.result import Result
 from pyvmm.template.recipe import builtin_runtimes, canonical_language
 
 from .context import new_id

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from pyvmm.sandbox import Result
+from pyvmm.result import Result
 
 from .pool import Pool
 

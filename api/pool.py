@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from pyvmm.pool import ExecRequest, TemplateStatus
-from pyvmm.sandbox import Result
+from pyvmm.result import Result
 
 
 class Pool(Protocol):

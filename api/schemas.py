@@ -12,7 +12,7 @@ from typing import Annotated, Generic, TypeVar
 import msgspec
 
 from pyvmm.pool import ExecRequest
-from pyvmm.sandbox import Result
+from pyvmm.result import Result
 
 from .context import new_id
 from .errors import ApiError

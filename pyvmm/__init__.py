@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     )
     from pyvmm.host import Host
     from pyvmm.pool import ExecRequest, LocalPool, TemplateStatus
-    from pyvmm.sandbox import Result, Sandbox, Template
+    from pyvmm.result import Result
+    from pyvmm.sandbox import Sandbox, Template
 
 __version__ = "0.1.0"
 
@@ -54,7 +55,8 @@ _HOMES = {
     ),
     "pyvmm.host": ("Host",),
     "pyvmm.pool": ("ExecRequest", "LocalPool", "TemplateStatus"),
-    "pyvmm.sandbox": ("Result", "Sandbox", "Template"),
+    "pyvmm.result": ("Result",),
+    "pyvmm.sandbox": ("Sandbox", "Template"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

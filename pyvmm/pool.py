@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 import psutil
 
 from pyvmm.errors import PoolClosed, PoolSaturated, TemplateNotReady
-from pyvmm.sandbox import Result, Sandbox, Template
+from pyvmm.result import Result
+from pyvmm.sandbox import AnySandbox, Template
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +59,13 @@ class ReadyForks:
         self.template = template
         self._count = count
         self._changed = threading.Condition()
-        self._ready: deque[Sandbox] = deque()
-        self._used: deque[Sandbox] = deque()
+        self._ready: deque[AnySandbox] = deque()
+        self._used: deque[AnySandbox] = deque()
         self._closing = False
         self._thread = threading.Thread(target=self._keep, name=f"pyvmm-forks-{template.name}", daemon=True)
         self._thread.start()
 
-    def take(self) -> Sandbox:
+    def take(self) -> AnySandbox:
         """A sandbox, its fork time being what this call took.
 
         :raises ForkFailed: none was ready, and none could be made.
@@ -78,7 +79,7 @@ class ReadyForks:
         sandbox.asked_for(asked_ns)
         return sandbox
 
-    def give_back(self, sandbox: Sandbox) -> None:
+    def give_back(self, sandbox: AnySandbox) -> None:
         """Have a used sandbox destroyed: soon, or at once when more wait for it already than are kept ready.
 
         What a used sandbox holds is still the host's memory, so they must not pile up.
@@ -149,7 +150,7 @@ class LocalPool:
         self.max_waiting = max_waiting
         self._forks = {name: ReadyForks(template, ready) for name, template in templates.items()}
         self._lock = threading.Condition()
-        self._running: dict[Sandbox, Callable[[], bool] | None] = {}
+        self._running: dict[AnySandbox, Callable[[], bool] | None] = {}
         self._taken = self._waiting = 0
         self._closed = False
         self._watcher = threading.Thread(target=self._watch, name="pyvmm-pool-watch", daemon=True)

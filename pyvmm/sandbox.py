@@ -6,22 +6,24 @@
         result = template.run("print(1 + 1)")
 """
 
-import posixpath
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from pyvmm.board.guest import KIND as KERNEL
 from pyvmm.errors import ForkFailed, HostError, SnapshotError
 from pyvmm.fork import fork
 from pyvmm.host import Host
 from pyvmm.image import Image
+from pyvmm.kernel_sandbox import KernelSandbox
 from pyvmm.linux.boot import FrozenGuest, ProcessorFacts, Streams
 from pyvmm.linux.kernel import Kernel
 from pyvmm.linux.limits import Limits
 from pyvmm.machine import Machine
+from pyvmm.program import make_program
+from pyvmm.result import Result
 from pyvmm.snapshot import Snapshot
 from pyvmm.template.cache import TemplateCache
 from pyvmm.template.recipe import canonical_language
@@ -29,35 +31,7 @@ from pyvmm.template.recipe import canonical_language
 if TYPE_CHECKING:
     from pyvmm.linux.strace import Tracer
 
-#: Where a program's file lies in the sandbox, and its working directory.
-HOME = "/home/user"
-#: Names as a program's file may have them: one component of a path.
-_NAME_MAX = 255
-
 Sink = Callable[[bytes], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How a run ended. Times are measured, in seconds.
-
-    ``status`` is one of ``ok``, ``error`` (the program's own failure), ``timeout``, ``oom``, ``output_limit``,
-    ``crashed`` (a signal or a processor fault), ``protocol_error``. ``exit_code`` is the program's, 128 + n for
-    death by signal n, -1 for a timeout.
-    """
-
-    stdout: bytes
-    stderr: bytes
-    exit_code: int
-    status: str
-    stdout_truncated: bool
-    stderr_truncated: bool
-    #: From asking for a VM until it could run.
-    fork_seconds: float
-    #: From then until the program ended.
-    exec_seconds: float
-    #: Both, and what lies between.
-    total_seconds: float
 
 
 class Sandbox:
@@ -101,20 +75,12 @@ class Sandbox:
             raise ValueError("a sandbox runs one program; fork the template again for the next")
         self._used = True
         kernel, machine = self._kernel, self._machine
-        source = code.encode("utf-8", "surrogatepass") if isinstance(code, str) else code
-        path = _script_path(self._script if name is None else name)
+        program = make_program(code, self._script if name is None else name, argv, files)
         kernel.stdin = stdin
         task = kernel.task
-        for relative, data in (files or {}).items():
-            if relative.startswith("/"):
-                raise ValueError(f"not a path relative to the working directory: {relative!r}")
-            kernel.vfs.put_file(posixpath.join(HOME, relative).encode(), data, 0o644, task.creds.uid, task.creds.gid)
-        kernel.vfs.put_file(path, source, 0o644, task.creds.uid, task.creds.gid)
-        arguments = [path, *(argument.encode("utf-8", "surrogateescape") for argument in argv)]
-        if any(b"\0" in argument for argument in arguments):
-            raise ValueError("an argument cannot hold a NUL")
-        head = b"".join(argument + b"\0" for argument in arguments)
-        kernel.program = b"%d %d\n" % (len(head), len(source)) + head + source
+        for path, data in program.files.items():
+            kernel.vfs.put_file(path, data, 0o644, task.creds.uid, task.creds.gid)
+        kernel.program = program.message
 
         begun_ns = time.monotonic_ns()
         # What every run uses is copied in one go: a fraction of the price of as many faults.
@@ -191,6 +157,9 @@ class Sandbox:
         return f"<Sandbox pid={self._kernel.first_process.pid} {self._machine!r}>"
 
 
+AnySandbox = Sandbox | KernelSandbox
+
+
 class Template:
     """A loaded template, from which sandboxes are forked. Threads may share it."""
 
@@ -198,10 +167,9 @@ class Template:
         self.host, self.snapshot, self.image = host, snapshot, image
         #: What is closed with the template.
         self._owned = ExitStack()
-        if snapshot.manifest.kind != "process":
-            raise SnapshotError(
-                f"{snapshot.path}: a guest of kind {snapshot.manifest.kind!r}, which cannot be run here"
-            )
+        kind = snapshot.manifest.kind
+        if kind not in ("process", KERNEL):
+            raise SnapshotError(f"{snapshot.path}: a guest of kind {kind!r}, which cannot be run here")
         facts = snapshot.manifest.facts
         self._limits = Limits(memory_bytes=snapshot.manifest.memory_limit)
         try:
@@ -209,10 +177,15 @@ class Template:
             #: What its programs are written in, and the name of a program's file when it has none of its own.
             self.language: str = facts["language"]
             self.script: str = facts["script"]
-            processor = ProcessorFacts(int(facts["tsc_khz"]), host.hwcap, len(snapshot.vcpu.xsave), host.cpuinfo)
-            self._frozen = FrozenGuest(snapshot.guest, image, self._limits, processor)
+            self._frozen = self._freeze() if kind == "process" else None
         except (KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"{snapshot.path}: its guest's state makes no sense: {error!r}") from error
+
+    def _freeze(self) -> FrozenGuest:
+        snapshot = self.snapshot
+        tsc_khz = int(snapshot.manifest.facts["tsc_khz"])
+        processor = ProcessorFacts(tsc_khz, self.host.hwcap, len(snapshot.vcpu.xsave), self.host.cpuinfo)
+        return FrozenGuest(snapshot.guest, self.image, self._limits, processor)
 
     @classmethod
     def load(cls, name: str = "python", *, host: Host | None = None, cache: TemplateCache | None = None) -> Self:
@@ -264,15 +237,23 @@ class Template:
         output_limit: int | None = None,
         sinks: tuple[Sink | None, Sink | None] = (None, None),
         tracer: "Tracer | None" = None,
-    ) -> Sandbox:
+    ) -> AnySandbox:
         """A new sandbox.
 
         :param output_limit: bytes kept of each stream (1 MiB); a program that writes more is stopped.
         :param sinks: called with what the program writes to descriptors 1 and 2, as it comes.
+        :param tracer: sees the system calls; of a process guest only.
         :raises ForkFailed: the VM could not be made; the message says why.
+        :raises ValueError: a tracer for a guest that has a kernel of its own.
         """
         started_ns = time.monotonic_ns()
         streams = Streams(output_limit or self._limits.output_bytes, sinks=sinks)
+        if self._frozen is None:
+            if tracer is not None:
+                raise ValueError(
+                    f"the system calls of {self.name!r} are served by Linux in the guest: nobody sees them"
+                )
+            return KernelSandbox(self.host, self.snapshot, self.script, (streams.stdout, streams.stderr))
         try:
             machine = fork(self.host, self.snapshot)
         except HostError as error:
@@ -306,15 +287,3 @@ class Template:
 
     def __repr__(self) -> str:
         return f"<Template {self.name!r} {self.memory_mb} MiB>"
-
-
-def _script_path(name: str) -> bytes:
-    if (
-        not name
-        or "/" in name
-        or "\0" in name
-        or name in (".", "..")
-        or len(name.encode("utf-8", "surrogateescape")) > _NAME_MAX
-    ):
-        raise ValueError(f"not a name for a script: {name!r}")
-    return posixpath.join(HOME, name).encode("utf-8", "surrogateescape")

@@ -114,9 +114,9 @@ def _xz(payload: memoryview, limit: int) -> bytes:
 
 
 def _zstd(payload: memoryview, limit: int) -> bytes:
-    # A stream, because a frame may promise any size.
+    # A stream, because a frame may promise any size. It minds what comes after the last frame.
     result = bytearray()
-    with zstandard.ZstdDecompressor(max_window_size=_WINDOW_LIMIT).stream_reader(payload) as stream:
+    with zstandard.ZstdDecompressor(max_window_size=_WINDOW_LIMIT).stream_reader(payload[:-4]) as stream:
         while len(result) < limit and (chunk := stream.read(min(_CHUNK, limit - len(result)))):
             result += chunk
     return bytes(result)

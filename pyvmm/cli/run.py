@@ -4,14 +4,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import click
 
 if TYPE_CHECKING:
-    from pyvmm.board.guest import KernelGuest
     from pyvmm.linux.strace import Tracer
-    from pyvmm.sandbox import Sandbox
 
 TIMED_OUT = 124
 """The exit code of ``timeout(1)``."""
@@ -118,6 +116,13 @@ def _run(
     return result.exit_code & 0xFF
 
 
+class Stoppable(Protocol):
+    """What writes to an outlet."""
+
+    def stop(self) -> None:
+        """End it, from any thread."""
+
+
 class Outlet:
     """Passes what the program writes to a stream of this process, byte for byte and at once.
 
@@ -125,7 +130,7 @@ class Outlet:
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.sandbox: Sandbox | KernelGuest | None = None
+        self.sandbox: Stoppable | None = None
         self.count = 0
         self.gone = False
         self._stream = stream

@@ -28,11 +28,13 @@ from pyvmm.linux.kernel import Kernel
 from pyvmm.linux.limits import Limits
 from pyvmm.machine import Machine
 from pyvmm.memory import GuestMemory
-from pyvmm.sandbox import HOME, Template
+from pyvmm.program import HOME
+from pyvmm.sandbox import Sandbox, Template
 from pyvmm.snapshot import FORMAT_VERSION, MEMORY, Snapshot, write
 from pyvmm.template.cache import TemplateCache, content_key
 from pyvmm.template.interpreter import find_interpreter, interpreter_identity
-from pyvmm.template.recipe import Recipe, load_recipe
+from pyvmm.template.linux import build_linux, linux_identity
+from pyvmm.template.recipe import GuestKind, Recipe, load_recipe
 from pyvmm.template.tools import tools_identity
 from pyvmm.template.userland import IMAGE_FORMAT, ImageInfo, build_image
 from pyvmm.vcpu_state import VcpuState
@@ -46,15 +48,16 @@ _FIRST_SLOT = 128 << 20
 
 def template_key(recipe: Recipe, processor: str) -> str:
     """The cache key of a recipe on this host: what the template's contents depend on."""
+    own = linux_identity() if recipe.guest == "linux" else {"personality": PERSONALITY_VERSION}
     return content_key(
         {
+            **own,
             "recipe": recipe.encode(),
             "interpreter": interpreter_identity(),
             "tools": tools_identity(recipe.all_tools),
             "agent": recipe.runtime.agent_source(),
             "snapshot": FORMAT_VERSION,
             "image": IMAGE_FORMAT,
-            "personality": PERSONALITY_VERSION,
             "processor": processor,
         }
     )
@@ -64,6 +67,7 @@ def build(
     recipe_name: str | Path,
     progress: Callable[[str], None],
     *,
+    guest: GuestKind | None = None,
     host: Host | None = None,
     cache: TemplateCache | None = None,
     replace: bool = False,
@@ -71,14 +75,18 @@ def build(
 ) -> Path:
     """Build the template of a recipe, unless the cache has it; the template's folder.
 
+    :param guest: what the programs run on, instead of what the recipe says.
     :param replace: build it even if it is there.
     :param upgrade: ask the package index for newer packages.
     :raises RecipeError: the recipe is wrong.
+    :raises HostError: this host lacks something that the guest needs.
     :raises TemplateError: a step failed; nothing that looks finished is left behind.
     """
-    recipe = load_recipe(recipe_name)
+    recipe = load_recipe(recipe_name, guest)
     cache = cache or TemplateCache()
     with nullcontext(host) if host is not None else Host() as host:
+        if recipe.guest == "linux":
+            host.require_hardware(f"the template {recipe.name}, whose guest is stock Linux,")
         key = template_key(recipe, host.processor)
         found = cache.find(recipe.name, key)
         if found is not None and not replace and not upgrade:
@@ -95,12 +103,16 @@ def _build_into(
     began = time.monotonic()
     agent = {_agent_path(recipe): recipe.runtime.agent_source()}
     info = build_image(recipe, folder, progress, cache, upgrade, extra_files=agent)
+    if recipe.guest == "linux":
+        build_linux(folder, recipe, _command(recipe), info, host, cache, progress, _facts(recipe, info))
+        return
     with Image.open(folder, verify=False) as image:
         progress(f"booting, warming up {len(recipe.warm)} modules")
         machine, kernel, streams = _boot(recipe, image, host)
         with machine:
             warmed_in = _warm_up(machine, kernel, streams, recipe)
-            facts = _facts(recipe, info, machine, warmed_in)
+            facts = _facts(recipe, info)
+            facts |= {"tsc_khz": machine.vcpu.get_tsc_khz(), "warm_up_seconds": round(warmed_in, 2)}
             vcpu = _frozen_vcpu(machine, kernel)
             progress("rehearsing a run")
             hot = _rehearse(folder, image, machine, kernel, vcpu, facts, host, recipe.runtime.rehearsal)
@@ -197,6 +209,7 @@ def _rehearse(
     try:
         _write(rehearsal, machine, kernel, vcpu, facts, host, set(), accesses_seen=True)
         with Snapshot.load(rehearsal, host.processor) as snapshot, Template(host, snapshot, image).fork() as fork:
+            assert isinstance(fork, Sandbox)
             mm = fork.kernel.task.mm
             mm.users += 1  # it is looked at when the program has ended
             result = fork.run(program)
@@ -250,7 +263,7 @@ def _write(
         packed.memory.close()
 
 
-def _facts(recipe: Recipe, info: ImageInfo, machine: Machine, warmed_in: float) -> dict[str, Any]:
+def _facts(recipe: Recipe, info: ImageInfo) -> dict[str, Any]:
     """What the manifest remembers of the build."""
     return {
         "name": recipe.name,
@@ -263,6 +276,4 @@ def _facts(recipe: Recipe, info: ImageInfo, machine: Machine, warmed_in: float) 
         "image_files": info.inodes,
         "image_bytes": info.size,
         "image_sha256": info.digest,
-        "tsc_khz": machine.vcpu.get_tsc_khz(),
-        "warm_up_seconds": round(warmed_in, 2),
     }

@@ -13,9 +13,10 @@ import tomllib
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import structs
 
 from pyvmm.errors import RecipeError
 from pyvmm.template.tools import TOOL
@@ -33,6 +34,11 @@ _MODULE = re.compile(r"[^\W\d]\w*(?:[.:/-][^\W\d]\w*)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
+
+
+GuestKind = Literal["process", "linux"]
+#: Behind the name of a recipe that is to have stock Linux as its guest.
+LINUX_SUFFIX = "-linux"
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,7 +86,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     ``packages`` are requirements for pip, ``exclude`` are glob patterns under the folder of packages whose matches
     stay out of the image, ``tools`` are programs of this host, ``warm`` are modules imported before the snapshot,
-    ``env`` is the guest's whole environment.
+    ``env`` is the guest's whole environment. ``guest`` says what the programs run on: pyvmm's own Linux personality, or
+    stock Linux, for which a name ends in ``-linux``.
     ``stdlib_tests`` keeps the tests of the standard library, which take more room than all the rest of it.
     """
 
@@ -91,6 +98,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     exclude: tuple[str, ...] = ()
     tools: tuple[str, ...] = ("@usual",)
     warm: tuple[str, ...] = ()
+    guest: GuestKind = "process"
     memory_mb: Annotated[int, msgspec.Meta(ge=64, le=1 << 16)] = 512
     env: dict[str, str] = {}
     stdlib_tests: bool = False
@@ -133,11 +141,24 @@ def language_of(script: str) -> str | None:
     return next((each.language for each in builtin_runtimes().values() if script.endswith(each.suffixes)), None)
 
 
-def load_recipe(name_or_path: str | Path) -> Recipe:
+def load_recipe(name_or_path: str | Path, guest: GuestKind | None = None) -> Recipe:
     """The built-in recipe of that name, or the one in that file (anything with a slash or ending in ``.toml``).
+
+    ``guest`` replaces what the recipe says; ``python-linux`` is ``python`` with Linux as its guest.
 
     Raises :class:`RecipeError` with the file and the field at fault.
     """
+    text = str(name_or_path)
+    if text.endswith(LINUX_SUFFIX) and guest != "process":
+        text, guest = text.removesuffix(LINUX_SUFFIX), "linux"
+    recipe = _load(text if isinstance(name_or_path, str) else name_or_path)
+    kind = guest or recipe.guest
+    if kind == "linux" and not recipe.name.endswith(LINUX_SUFFIX):
+        return structs.replace(recipe, name=recipe.name + LINUX_SUFFIX, guest=kind)
+    return structs.replace(recipe, guest=kind)
+
+
+def _load(name_or_path: str | Path) -> Recipe:
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or "/" in text or text.endswith(".toml"):
         path = Path(name_or_path)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyvmm.pool import ExecRequest, TemplateStatus
-from pyvmm.sandbox import Result
+from pyvmm.result import Result
 
 
 def result(**changes: Any) -> Result:

@@ -1,4 +1,4 @@
-"""The teaching guests as they are shipped: bytes that come from sources, headers that tell, constants that agree."""
+"""The teaching guests as they are shipped: bytes from their sources, headers that tell, constants that agree."""
 
 import re
 import shutil

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from pyvmm import Template
-from pyvmm.sandbox import HOME
+from pyvmm.program import HOME
 from pyvmm.template.cache import TemplateCache
 from pyvmm.template.interpreter import find_interpreter
 from pyvmm.template.packages import install_packages

@@ -1,0 +1,145 @@
+"""QEMU as the emulated host: its command, its console, and the results that come back."""
+
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from pyvmm.errors import HostError
+from pyvmm.lab.contents import CHECKOUT, HOME, Contents, checkout, module_paths, top_archive
+
+QEMU = "qemu-system-x86_64"
+_MEMORY_MB = 3072
+_APPEND = "console=ttyS0 quiet panic=-1 mitigations=off"
+#: Everything that the tests need; the machine with a network needs more.
+_MODULES = ("kvm_amd",)
+_NETWORK_MODULES = ("virtio_pci", "virtio_net")
+_CONSOLE_LINES = 30
+_REPORT = "report.xml"
+
+Write = Callable[[bytes], object]
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What the emulated host is to do: load modules (paths), and run a command."""
+
+    modules: list[str]
+    command: list[str]
+    environment: dict[str, str]
+    network: bool = False
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came back: the command's exit code, and its files by name."""
+
+    status: int
+    files: dict[str, bytes]
+
+    @property
+    def report(self) -> bytes:
+        """pytest's report, in the XML of JUnit; empty if there is none."""
+        return self.files.get(_REPORT, b"")
+
+
+def test(contents: Contents, arguments: Sequence[str], write: Write, *, seconds: float, colour: bool) -> Results:
+    """Run pytest with these arguments inside; ``write`` gets what it prints, as it prints it.
+
+    :raises HostError: QEMU is not there, or the emulated host ended, or was stopped after ``seconds``, without results.
+    """
+    checkout()
+    command = ["/usr/local/bin/python3", "-m", "pytest", f"--junit-xml=/lab/results/{_REPORT}"]
+    command += [f"--color={'yes' if colour else 'no'}", "-p", "no:cacheprovider", *arguments]
+    return _run(contents, command, write, tests=True, seconds=seconds, network=None)
+
+
+def serve(contents: Contents, arguments: Sequence[str], write: Write, *, host: str, port: int) -> Results:
+    """Run ``pyvmm serve`` inside until it ends, answering at this host's address and port."""
+    command = ["/usr/local/bin/python3", "/usr/local/bin/pyvmm", "serve", "--host", "0.0.0.0", "--port", "8080"]
+    network = f"user,model=virtio-net-pci,hostfwd=tcp:{host}:{port}-:8080"
+    return _run(contents, [*command, *arguments], write, tests=False, seconds=None, network=network)
+
+
+def find_qemu() -> str:
+    """The emulator. Raises :class:`HostError` when it is not installed."""
+    if found := shutil.which(QEMU):
+        return found
+    raise HostError(f"the lab needs {QEMU}: apt install qemu-system-x86")
+
+
+def qemu_command(qemu: str, kernel: Path, initrd: Path, results: Path, network: str | None) -> list[str]:
+    """An AMD machine with SVM and nested paging; the first serial port is its console, the second brings results."""
+    command = [qemu, "-M", "q35", "-cpu", "EPYC,+svm,+npt", "-accel", "tcg,thread=multi", "-smp", "2"]
+    command += ["-m", str(_MEMORY_MB), "-display", "none", "-no-reboot", "-nodefaults"]
+    command += ["-serial", "stdio", "-serial", f"file:{results}"]
+    command += ["-nic", network or "none"]
+    return [*command, "-kernel", str(kernel), "-initrd", str(initrd), "-append", _APPEND]
+
+
+def _run(
+    contents: Contents, command: list[str], write: Write, *, tests: bool, seconds: float | None, network: str | None
+) -> Results:
+    qemu = find_qemu()
+    modules = [*_MODULES, *(_NETWORK_MODULES if network else ())]
+    environment = {
+        "HOME": "/root",
+        "PATH": "/usr/local/bin:/usr/bin:/bin:/sbin",
+        "LANG": "C.UTF-8",
+        "PWD": CHECKOUT,
+        "PYTHONPATH": CHECKOUT,
+        "PYVMM_HOME": HOME,
+        "PYTHONUNBUFFERED": "1",
+    }
+    loaded = [path for path, _ in module_paths(contents.kernel, modules)]
+    job = msgspec.json.encode(Job(loaded, command, environment, network is not None))
+    with tempfile.TemporaryDirectory(prefix="pyvmm-lab.") as folder:
+        initrd, results = Path(folder) / "initrd", Path(folder) / "results"
+        shutil.copyfile(contents.base, initrd)
+        with initrd.open("ab") as stream:
+            top_archive(contents, modules, job, tests=tests).write(stream)
+        started = qemu_command(qemu, contents.kernel.bzimage, initrd, results, network)
+        said = _watch(started, write, seconds)
+        return _read_results(results, said)
+
+
+def _watch(command: list[str], write: Write, seconds: float | None) -> "deque[bytes]":
+    """Run QEMU to its end, show its console; the last lines of that."""
+    lines: deque[bytes] = deque(maxlen=_CONSOLE_LINES)
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout is not None
+        timer = threading.Timer(seconds or 0, process.kill)
+        try:
+            if seconds is not None:
+                timer.start()
+            for data in iter(lambda: os.read(process.stdout.fileno(), 1 << 16), b""):
+                write(data)
+                lines.extend(data.splitlines())
+        finally:
+            timer.cancel()
+            process.kill()
+    return lines
+
+
+def _read_results(path: Path, said: "deque[bytes]") -> Results:
+    files: dict[str, bytes] = {}
+    with suppress(tarfile.TarError, OSError), tarfile.open(path, "r:") as archive:
+        for member in archive:
+            if member.isfile():
+                content = archive.extractfile(member)
+                assert content is not None
+                files[member.name.removeprefix("results/")] = content.read()
+    if "status" not in files:
+        last = b"\n".join(said).decode("utf-8", "replace").strip()
+        raise HostError(f"the emulated host ended without results; its console last said:\n{last}")
+    return Results(int(files.pop("status")), files)
