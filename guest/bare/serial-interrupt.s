@@ -26,6 +26,9 @@ start:
         mov     edx, COM1 + UART_IER
         mov     al, UART_IER_RDI
         out     dx, al
+        mov     edx, COM1 + UART_MCR
+        mov     al, UART_MCR_OUT2       # on a PC this output connects the interrupt line
+        out     dx, al
         print   "Type a line: "
 
 # CLI, look, then STI and HLT together: STI takes effect only after the next instruction, so no interrupt can come between

@@ -257,6 +257,41 @@ def test_twins_know_which_they_are(host: Host, tmp_path: Path) -> None:
             assert said.decode() == f"after: I am fork {number}, of another generation\n"
 
 
+def test_ten_forks_from_the_middle_of_virtio_traffic_go_on(host: Host, tmp_path: Path) -> None:
+    """The snapshot is taken while the device serves a notification: a buffer is on its way out, none is there for
+    input, and input waits.
+    """
+
+    def pause(data: bytes) -> None:
+        if data == b"first\n":
+            guest.hvc0.send(b"second\n")
+            guest.board.pause()
+
+    with KernelGuest.boot(host, image("virtio-echo"), memory=_MEMORY, console=pause) as guest:
+        guest.hvc0.send(b"first\n")
+        assert guest.run(_TIMEOUT) is None
+        guest.save(tmp_path)
+    with Snapshot.load(tmp_path, host.processor) as snapshot:
+        for number in range(10):
+            assert echoes(host, snapshot, f"this is {number}\n".encode())
+
+
+def echoes(host: Host, snapshot: Snapshot, text: bytes) -> bool:
+    """Whether a fork echoes what waited for it, then ``text``, and ends."""
+    written = bytearray()
+    answers = {b"second\n": text, text: b"quit"}
+
+    def console(data: bytes) -> None:
+        written.extend(data)
+        if data in answers:
+            twin.hvc0.send(answers[data])
+
+    with KernelGuest.fork(host, snapshot, console=console) as twin:
+        ending = twin.run(_TIMEOUT)
+        assert twin.board.virtio[0].violations == 0
+    return (written, ending) == (b"second\n" + text + b"bye\n", exits(0))
+
+
 # Endings
 
 
