@@ -34,7 +34,7 @@ LINUX_FORMAT = 1
 #: No console but the serial one, which ends up in error messages; a panic resets at once, which ends the guest; no bus
 #: is looked for that is not there. The guest's kernel has nobody to protect but its one program, so it need not work
 #: round its processor.
-COMMAND_LINE = "console=ttyS0 quiet panic=-1 pci=off tsc=reliable mitigations=off 8250.nr_uarts=1"
+COMMAND_LINE = "console=ttyS0 quiet panic=-1 pci=off tsc=reliable mitigations=off 8250.nr_uarts=1 reboot=a"
 _MODULES = ("virtio_mmio", "virtio_console")
 _LIBRARY = "/usr/lib/pyvmm"
 #: Bytes for the kernel and for what init needs, besides the files in memory and the program's share.
