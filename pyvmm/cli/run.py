@@ -34,6 +34,8 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
                      help="End the program when it has written more than this to stdout or stderr."),
         click.option("-l", "--language", help="What the program is written in.  [default: by the script's suffix, "
                      "else python]"),
+        click.option("--guest", type=click.Choice(["process", "linux"]), default="process", show_default=True,
+                     help="What it runs on: pyvmm's own Linux personality, or stock Linux in the VM."),
         click.option("--template", help="The template to fork.  [default: the language's own]"),
         click.option("-c", "code", metavar="CODE", help="The program itself, instead of a script."),
     ):  # fmt: skip
@@ -81,6 +83,7 @@ def _run(
     trace: bool,
     language: str | None,
     template: str | None,
+    guest: str,
     timeout: float,
     output_limit: int,
     show_time: bool,
@@ -91,10 +94,15 @@ def _run(
         raise click.UsageError("--language and --template exclude each other: a template has one language")
     source, name, argv, stdin = _program(**program)
     from pyvmm import Template
-    from pyvmm.template.recipe import language_of
+    from pyvmm.template.recipe import LINUX_SUFFIX, canonical_language, language_of
 
+    chosen = canonical_language(template or language or language_of(name or "") or "python")
+    if guest == "linux" and not chosen.endswith(LINUX_SUFFIX):
+        chosen += LINUX_SUFFIX
+    if trace and chosen.endswith(LINUX_SUFFIX):
+        raise click.UsageError("system calls that Linux in the guest serves cannot be shown here: run strace in it")
     out, err = Outlet(sys.stdout.buffer), Outlet(sys.stderr.buffer)
-    with Template.load(template or language or language_of(name or "") or "python") as loaded:
+    with Template.load(chosen) as loaded:
         sandbox = loaded.fork(output_limit=output_limit << 20, sinks=(out, err), tracer=_tracer() if trace else None)
         out.sandbox = err.sandbox = sandbox
         with sandbox:

@@ -11,6 +11,7 @@ from pyvmm.cli.output import Steps, format_size, print_table
 
 if TYPE_CHECKING:
     from pyvmm.template.cache import TemplateEntry
+    from pyvmm.template.recipe import GuestKind
 
 
 @click.group()
@@ -24,21 +25,29 @@ def template() -> None:
 
 @template.command()
 @click.argument("recipe", default="python")
+@click.option(
+    "--guest",
+    type=click.Choice(["process", "linux"]),
+    help="What programs run on: pyvmm's own Linux personality, or stock Linux.  [default: the recipe's]",
+)
 @click.option("--force", is_flag=True, help="Build even when it is there.")
 @click.option("--upgrade", is_flag=True, help="Ask the package index for newer versions; implies --force.")
-def build(recipe: str, force: bool, upgrade: bool) -> None:
+def build(recipe: str, guest: "GuestKind | None", force: bool, upgrade: bool) -> None:
     """Build the template of RECIPE (python by default), unless it is there.
+
+    With stock Linux as its guest it is called RECIPE-linux, and needs hardware KVM (kvm_intel or kvm_amd).
 
     \b
     Examples:
       pyvmm template build
       pyvmm template build ./mine.toml
       pyvmm template build python --upgrade
+      pyvmm template build python --guest linux     # then: pyvmm run --guest linux -c 'print(1 + 1)'
     """
     from pyvmm import Template
 
     with Steps(f"template {recipe}") as progress:
-        Template.build(recipe, progress=progress, replace=force, upgrade=upgrade).close()
+        Template.build(recipe, progress=progress, guest=guest, replace=force, upgrade=upgrade).close()
 
 
 @template.command("list")
