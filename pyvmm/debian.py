@@ -51,22 +51,36 @@ def fetch_kernel(cache: TemplateCache, progress: Progress, *, upgrade: bool = Fa
 
     Raises :class:`HostError` when apt is not there or fails.
     """
-    kept = cache.home / "debian" / f"{SUITE}-{_KERNEL}.json"
+    package, folder = fetch_package(_KERNEL, cache, progress, upgrade=upgrade, find=_find_kernel)
+    release = package.name.removeprefix("linux-image-")
+    return Kernel(package.version, release, folder / f"boot/vmlinuz-{release}", folder / f"lib/modules/{release}")
+
+
+def fetch_package(
+    name: str,
+    cache: TemplateCache,
+    progress: Progress,
+    *,
+    upgrade: bool = False,
+    find: Callable[[str, TemplateCache], Package] | None = None,
+) -> tuple[Package, Path]:
+    """The newest package of that name in the suite, or the one that was fetched before, and the folder with its files.
+
+    ``find`` is how it is found in the index, if not just by its name. Raises :class:`HostError` when apt is not there
+    or fails.
+    """
+    kept = _kept(name, cache)
     if not upgrade:
         try:
             package = msgspec.json.decode(kept.read_bytes(), type=Package)
-            return _kernel(package, unpacked(package, cache, progress))
+            return package, unpacked(package, cache, progress)
         except (OSError, msgspec.DecodeError):
             pass
     update_index(cache, progress)
-    # The package of this name is empty: it depends on the one with the release in its name.
-    found = re.search(r"\blinux-image-\S+-cloud-amd64\b", find_package(_KERNEL, cache).depends)
-    if found is None:
-        raise HostError(f"Debian's {_KERNEL} names no kernel that it depends on")
-    package = find_package(found[0], cache)
+    package = (find or find_package)(name, cache)
     folder = unpacked(package, cache, progress)
     cache.write_file(kept, msgspec.json.encode(package))
-    return _kernel(package, folder)
+    return package, folder
 
 
 def update_index(cache: TemplateCache, progress: Progress) -> None:
@@ -132,9 +146,17 @@ def _module_name(path: Path) -> str:
     return path.stem.replace("-", "_")
 
 
-def _kernel(package: Package, folder: Path) -> Kernel:
-    release = package.name.removeprefix("linux-image-")
-    return Kernel(package.version, release, folder / f"boot/vmlinuz-{release}", folder / f"lib/modules/{release}")
+def _find_kernel(name: str, cache: TemplateCache) -> Package:
+    # The package of this name is empty: it depends on the one with the release in its name.
+    found = re.search(r"\blinux-image-\S+-cloud-amd64\b", find_package(name, cache).depends)
+    if found is None:
+        raise HostError(f"Debian's {name} names no kernel that it depends on")
+    return find_package(found[0], cache)
+
+
+def _kept(name: str, cache: TemplateCache) -> Path:
+    """Where it is kept which version was fetched."""
+    return cache.home / "debian" / f"{SUITE}-{name}.json"
 
 
 def _apt(tool: str, cache: TemplateCache, *arguments: str, cwd: Path | None = None) -> str:

@@ -12,12 +12,11 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
-import msgspec
 import zstandard
 
 from pyvmm.board.guest import KernelGuest
 from pyvmm.board.session import AgentSession
-from pyvmm.debian import Kernel, Package, fetch_kernel, find_package, module_files, unpacked, update_index
+from pyvmm.debian import Kernel, fetch_kernel, fetch_package, module_files
 from pyvmm.errors import TemplateError
 from pyvmm.host import Host
 from pyvmm.image import Image
@@ -106,15 +105,8 @@ def build_linux(
 
 def _packages(cache: TemplateCache, progress: Callable[[str], None]) -> tuple[Kernel, Path]:
     """The kernel, and a shell that needs no libraries."""
-    kernel = fetch_kernel(cache, progress)
-    kept = cache.home / "debian" / "busybox-static.json"
-    try:
-        package = msgspec.json.decode(kept.read_bytes(), type=Package)
-    except (OSError, msgspec.DecodeError):
-        update_index(cache, progress)
-        package = find_package("busybox-static", cache)
-        cache.write_file(kept, msgspec.json.encode(package))
-    return kernel, unpacked(package, cache, progress) / "bin/busybox"
+    _, folder = fetch_package("busybox-static", cache, progress)
+    return fetch_kernel(cache, progress), folder / "bin/busybox"
 
 
 def _initramfs(image: Image, kernel: Kernel, busybox: Path, command: list[str], env: dict[str, str]) -> bytes:
