@@ -182,7 +182,7 @@ class KernelGuest:
 
     def _too_much_output(self) -> None:
         self.board.end(
-            Ending(How.OUTPUT_LIMIT, 1, f"it wrote more than {self._output_limit >> 20} MiB to its consoles")
+            Ending(How.OUTPUT_LIMIT, 1, f"it wrote more than {self._output_limit / (1 << 20):g} MiB to its consoles")
         )
 
     def __enter__(self) -> Self:

@@ -48,7 +48,7 @@ _CHUNK = 4096
 )
 @click.option(
     "--output-limit",
-    type=click.IntRange(1),
+    type=click.FloatRange(0, min_open=True),
     default=64,
     show_default=True,
     metavar="MIB",
@@ -122,7 +122,7 @@ def _boot(
     command_line: str,
     initrd: Path | None,
     timeout: float | None,
-    output_limit: int,
+    output_limit: float,
     snapshot: Path | None,
     forks: int | None,
     stats: bool,
@@ -131,7 +131,7 @@ def _boot(
     from pyvmm.snapshot import Snapshot
 
     console = Outlet(sys.stdout.buffer)
-    limits: dict[str, Any] = {"console": console, "output_limit": output_limit << 20}
+    limits: dict[str, Any] = {"console": console, "output_limit": int(output_limit * (1 << 20))}
     if snapshot_from is not None:
         with Snapshot.load(snapshot_from, host.processor) as saved:
             guest = KernelGuest.fork(host, saved, **limits)

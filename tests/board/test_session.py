@@ -150,7 +150,8 @@ def test_output_is_exact_however_it_is_cut_into_pieces(data: st.DataObject) -> N
     init = Init()
     token = init.start()
     # Text that nearly is the token, over and over.
-    parts = data.draw(st.lists(st.one_of(st.binary(max_size=8), st.integers(1, 31).map(lambda n: token[:n])), max_size=8))
+    beginnings = st.integers(1, 31).map(lambda length: token[:length])
+    parts = data.draw(st.lists(st.one_of(st.binary(max_size=8), beginnings), max_size=8))
     text = b"".join(parts)
     stream = text + token
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
