@@ -24,19 +24,25 @@ start:
         mov     dword ptr [rbx + APIC_LVTT], APIC_TIMER_PERIODIC | TIMER
         mov     dword ptr [rbx + APIC_TMICT], BUS_FREQUENCY / 16 / TICKS_PER_SECOND
 
-wait:   sti
-        hlt                             # until an interrupt has been served
-        cli
-        cmp     dword ptr [rip + ticks], 5
+        xor     ebx, ebx                # ticks that have been printed
+wait:   cli
+        cmp     ebx, [rip + ticks]
+        jne     more
+        sti                             # takes effect after HLT has begun: no tick can be slept over
+        hlt
+        jmp     wait
+more:   sti
+        inc     ebx
+        print   "tick "
+        print_dec rbx
+        print   "\n"
+        cmp     ebx, 5
         jb      wait
         exit    0
 
+# Counts and no more: while a handler runs, the next tick has to wait.
 tick:   push    rax
         inc     dword ptr [rip + ticks]
-        mov     eax, [rip + ticks]
-        print   "tick "
-        print_dec rax
-        print   "\n"
         end_of_interrupt
         pop     rax
         iretq
