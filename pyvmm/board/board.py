@@ -76,8 +76,8 @@ class Board:
         self.on_announcement: Callable[[], None] = lambda: None
         self._paused = False
         self._calls: deque[Callable[[], None]] = deque()
-        self._input = bytearray()
-        self._taken: Callable[[], None] = lambda: None
+        #: What COM1 has yet to take, and whom to tell.
+        self._input: deque[tuple[memoryview, Callable[[], None]]] = deque()
         self._routes_stale = self._has_routes = False
         self._page = machine.vcpu.run_page
         saved = state or {}
@@ -132,8 +132,7 @@ class Board:
         """Input for COM1. ``taken`` is called when the UART has all of it; who sends more before fills the host's
         memory.
         """
-        self._input += data
-        self._taken = taken
+        self._input.append((memoryview(data), taken))
         self._feed()
 
     def close(self) -> None:
@@ -148,6 +147,9 @@ class Board:
         self._paused = False
         self._look_again()
         self._work()
+        # In a fork the guest may be about to end an interrupt: KVM has to know by then that somebody wants to hear.
+        if self._routes_stale:
+            self._set_routes()
 
     def handle_exit(self, reason: int) -> bool:
         """Serve one exit."""
@@ -205,9 +207,13 @@ class Board:
             self._calls.popleft()()
 
     def _feed(self) -> None:
-        del self._input[: self.serial.receive(bytes(self._input))]
-        if not self._input:
-            self._taken()
+        while self._input:
+            data, taken = self._input.popleft()
+            rest = data[self.serial.receive(data) :]
+            if rest:
+                self._input.appendleft((rest, taken))
+                return
+            taken()
 
     # Interrupts
 
