@@ -56,7 +56,7 @@ class Machine:
         self.memory = memory
         self._kick: Kick | None = None
         self._kick_lock = threading.Lock()
-        self._stop = False
+        self._stop = self._interrupted = False
         self._deadline = self._alarm = _NEVER
         with ExitStack() as undo:
             undo.callback(memory.close)
@@ -105,8 +105,9 @@ class Machine:
         self._deadline = deadline_ns
         with self._kick_lock:
             self._kick = kick
-            if self._stop:
+            if self._stop or self._interrupted:
                 kick.send()
+            self._interrupted = False
         self.vcpu.set_signal_mask(kick.mask)
         kick.arm(min(deadline_ns, self._alarm))
         run, handle = self.vcpu.run, guest.handle_exit
@@ -182,13 +183,15 @@ class Machine:
         self.interrupt()
 
     def interrupt(self) -> None:
-        """Let the guest's ``handle_exit`` be called with KVM_EXIT_INTR soon; from any thread. Nothing happens if the
-        machine does not run.
+        """Let the guest's ``handle_exit`` be called with KVM_EXIT_INTR soon; from any thread. If the machine does
+        not run, then when it does.
         """
         # Under the lock the running thread cannot leave run(), so the signal cannot go to a thread that has ended.
         with self._kick_lock:
             if self._kick is not None:
                 self._kick.send()
+            else:
+                self._interrupted = True
 
     def close(self) -> None:
         """Destroy the VM and free its memory; closing twice is fine."""

@@ -116,5 +116,3 @@ def results(guest: KernelGuest, count: int, size: int = 8) -> list[int]:
 def fill(guest: KernelGuest, address: int, data: bytes | Iterable[int]) -> None:
     data = bytes(data)
     guest.machine.memory.view[address : address + len(data)] = data
-
-
