@@ -5,6 +5,7 @@ copy-on-write, making a VM around it, and giving its processor the saved state. 
 plain data) is its kind's, see :mod:`pyvmm.linux.boot`.
 """
 
+from pyvmm.errors import SnapshotError
 from pyvmm.host import Host
 from pyvmm.machine import Machine
 from pyvmm.memory import GuestMemory
@@ -17,6 +18,7 @@ _SLACK = 4 << 20
 def fork(host: Host, snapshot: Snapshot) -> Machine:
     """A new machine that continues where the snapshot was taken.
 
+    :raises SnapshotError: the processor's state is not one for this host.
     :raises KvmError: KVM refuses (descriptors, mappings, memory); nothing is left behind.
     """
     manifest = snapshot.manifest
@@ -25,6 +27,9 @@ def fork(host: Host, snapshot: Snapshot) -> Machine:
     machine = Machine(host, memory, has_apic=snapshot.vcpu.system is not None)
     try:
         machine.restore_vcpu(snapshot.vcpu)
+    except ValueError as error:
+        machine.close()
+        raise SnapshotError(f"{snapshot.path}: the state of its processor makes no sense: {error}") from error
     except BaseException:
         machine.close()
         raise

@@ -12,7 +12,6 @@ from pyvmm.host import Host
 from pyvmm.kick import Kick, current
 from pyvmm.kvm import KvmError
 from pyvmm.kvm.abi.exits import KVM_EXIT_INTR
-from pyvmm.kvm.abi.run import RUN_IMMEDIATE_EXIT
 from pyvmm.memory import GuestMemory
 from pyvmm.vcpu_state import (
     VcpuState,
@@ -57,7 +56,7 @@ class Machine:
         self.memory = memory
         self._kick: Kick | None = None
         self._kick_lock = threading.Lock()
-        self._stop = False
+        self._stop = self._interrupted = False
         self._deadline = self._alarm = _NEVER
         with ExitStack() as undo:
             undo.callback(memory.close)
@@ -106,8 +105,9 @@ class Machine:
         self._deadline = deadline_ns
         with self._kick_lock:
             self._kick = kick
-            if self._stop:
+            if self._stop or self._interrupted:
                 kick.send()
+            self._interrupted = False
         self.vcpu.set_signal_mask(kick.mask)
         kick.arm(min(deadline_ns, self._alarm))
         run, handle = self.vcpu.run, guest.handle_exit
@@ -131,16 +131,21 @@ class Machine:
             kick.disarm()
 
     def settle(self, guest: Guest) -> None:
-        """Finish what the last exit left half done, such as the read that the guest waits for, without running the
-        guest further. To be called between runs, before the processor's state is read.
+        """Finish what the last exit left half done without running the guest further: the read that it waits for, the
+        end of an interrupt that KVM has not told of yet. To be called between runs, before the processor's state is
+        read, as none of this is in it.
         """
-        self.vcpu.run_page[RUN_IMMEDIATE_EXIT] = 1
+        # With a kick pending, KVM_RUN completes the access and serves its own requests, but does not enter the guest.
+        # (With immediate_exit it would not get as far as the requests.)
+        kick = current()
+        self.vcpu.set_signal_mask(kick.mask)
+        kick.send()
         try:
-            # An access that crosses a page is a second exit.
-            while (reason := self.vcpu.run()) != KVM_EXIT_INTR and guest.handle_exit(reason):
-                pass
+            # An access that crosses a page is a second exit, and must not stay half done whatever the guest says of it.
+            while (reason := self.vcpu.run()) != KVM_EXIT_INTR:
+                guest.handle_exit(reason)
         finally:
-            self.vcpu.run_page[RUN_IMMEDIATE_EXIT] = 0
+            kick.drain()
 
     def set_alarm(self, at_ns: int | None) -> None:
         """Called by a guest that wants to be interrupted at ``at_ns`` (CLOCK_MONOTONIC; None: not any more), for its
@@ -178,13 +183,15 @@ class Machine:
         self.interrupt()
 
     def interrupt(self) -> None:
-        """Let the guest's ``handle_exit`` be called with KVM_EXIT_INTR soon; from any thread. Nothing happens if the
-        machine does not run.
+        """Let the guest's ``handle_exit`` be called with KVM_EXIT_INTR soon; from any thread. If the machine does
+        not run, then when it does.
         """
         # Under the lock the running thread cannot leave run(), so the signal cannot go to a thread that has ended.
         with self._kick_lock:
             if self._kick is not None:
                 self._kick.send()
+            else:
+                self._interrupted = True
 
     def close(self) -> None:
         """Destroy the VM and free its memory; closing twice is fine."""

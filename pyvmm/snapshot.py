@@ -88,8 +88,10 @@ class Snapshot:
         try:
             state = VcpuState.from_data(msgspec.msgpack.decode(parts[VCPU]))
             guest = msgspec.msgpack.decode(parts[GUEST])
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+        except (msgspec.DecodeError, RecursionError, TypeError, ValueError) as error:
             raise SnapshotError(f"{path}: its state cannot be read: {error}") from error
+        if not isinstance(guest, dict):
+            raise SnapshotError(f"{path}: its state cannot be read: {GUEST} holds no map")
         fd = _sealed_copy(path / MEMORY, manifest)
         return cls(path, manifest, fd, state, guest)
 

@@ -7,7 +7,9 @@ a clock. Both are bytes of the structures of ``linux/kvm.h``, which the kernel t
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from pyvmm.kvm import KvmError, KvmMsrs, KvmRegs, KvmSregs, KvmXcr, KvmXcrs
 from pyvmm.kvm.abi.machine import KvmClockData
@@ -23,6 +25,8 @@ MSR_IA32_TSC_DEADLINE = 0x6E0
 REGS_SIZE, SREGS_SIZE = ctypes.sizeof(KvmRegs), ctypes.sizeof(KvmSregs)
 _BOTH = (3).to_bytes(8, "little")
 _NONE = bytes(8)
+_U32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
+_U64 = Annotated[int, msgspec.Meta(ge=0)]  # MessagePack has none that are larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +40,9 @@ class SystemState:
     lapic: bytes
     events: bytes
     debugregs: bytes
-    xcr0: int
-    mp_state: int
-    clock_ns: int
+    xcr0: _U64
+    mp_state: _U32
+    clock_ns: _U64
 
     def __post_init__(self) -> None:
         for data, structure in (
@@ -77,9 +81,17 @@ class VcpuState:
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "VcpuState":
-        """From what ``to_data`` gave; KeyError, TypeError or ValueError if it was something else."""
-        system = SystemState(**data["system"]) if "system" in data else None
-        return cls(data["regs"], data["sregs"], data["xsave"], data["msrs"], system)
+        """From what ``to_data`` gave; ValueError or msgspec.ValidationError if it was something else."""
+        checked = msgspec.convert(data, _Data)
+        return cls(checked.regs, checked.sregs, checked.xsave, checked.msrs, checked.system)
+
+
+class _Data(msgspec.Struct):
+    regs: bytes
+    sregs: bytes
+    xsave: bytes
+    msrs: dict[_U32, _U64]
+    system: SystemState | None = None
 
 
 def save_program_state(vcpu: Vcpu, msrs: tuple[int, ...]) -> VcpuState:

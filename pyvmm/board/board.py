@@ -18,6 +18,7 @@ from typing import Any
 
 from pyvmm.board.failures import explain
 from pyvmm.board.power import Ending, How, TwinPort, power_ports
+from pyvmm.board.state import BoardState
 from pyvmm.boot import layout
 from pyvmm.devices import ioapic, serial
 from pyvmm.devices.bus import Bus
@@ -27,6 +28,7 @@ from pyvmm.devices.virtio.console import VirtioConsole
 from pyvmm.devices.virtio.mmio import WINDOW, VirtioMmio
 from pyvmm.devices.virtio.port import Port
 from pyvmm.host import Host
+from pyvmm.kvm import KvmError
 from pyvmm.kvm.abi.exits import (
     KVM_EXIT_INTR,
     KVM_EXIT_IO,
@@ -55,7 +57,7 @@ class Board:
     :param output: takes what the guest writes to COM1.
     :param consoles: the ports of each virtio console.
     :param twin: which fork this is; 0 for what was booted.
-    :param state: what ``save`` gave of a board with the same consoles.
+    :param state: what ``save`` gave of a board with the same consoles; ValueError if it was another.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class Board:
         output: Callable[[bytes], object],
         consoles: Sequence[Sequence[Port]] = (),
         twin: int = 0,
-        state: dict[str, Any] | None = None,
+        state: BoardState | None = None,
     ) -> None:
+        if state is not None and len(state["virtio"]) != len(consoles):
+            raise ValueError(f"a state of {len(state['virtio'])} virtio devices for a board with {len(consoles)}")
         self._host, self._machine = host, machine
         #: How the guest ended; None while it goes on.
         self.ending: Ending | None = None
@@ -76,25 +80,24 @@ class Board:
         self.on_announcement: Callable[[], None] = lambda: None
         self._paused = False
         self._calls: deque[Callable[[], None]] = deque()
-        self._input = bytearray()
-        self._taken: Callable[[], None] = lambda: None
+        #: What COM1 has yet to take, and whom to tell.
+        self._input: deque[tuple[memoryview, Callable[[], None]]] = deque()
         self._routes_stale = self._has_routes = False
         self._page = machine.vcpu.run_page
-        saved = state or {}
-        self.io_apic = IoApic(machine.vm.signal_msi, self._reroute, saved.get("ioapic"))
-        self.serial = Serial(self.io_apic.line(layout.COM1_IRQ), output, saved.get("serial"))
+        self.io_apic = IoApic(self._signal, self._reroute, dict(state["ioapic"]) if state else None)
+        line = self.io_apic.line(layout.COM1_IRQ)
+        self.serial = Serial(line, output, dict(state["serial"]) if state else None)
         self.virtio: list[VirtioMmio] = []
         self.consoles: list[VirtioConsole] = []
         for number, ports in enumerate(consoles):
-            of_console, of_transport = saved["virtio"][number] if state else (None, None)
+            of_console, of_transport = state["virtio"][number] if state else (None, None)
             console = VirtioConsole(ports, of_console)
             line = self.io_apic.line(layout.VIRTIO_IRQ + number)
             self.consoles.append(console)
             self.virtio.append(VirtioMmio(console, machine.memory.view, line, of_transport))
         self.twin = TwinPort(lambda: self.on_announcement(), twin)
         self.ports, self.mmio = self._buses()
-        if any(self._level_routes()):
-            self._reroute()
+        self._routes_stale = state is not None
 
     def _buses(self) -> tuple[Bus, Bus]:
         ports, mmio = Bus("ports"), Bus("memory")
@@ -132,8 +135,7 @@ class Board:
         """Input for COM1. ``taken`` is called when the UART has all of it; who sends more before fills the host's
         memory.
         """
-        self._input += data
-        self._taken = taken
+        self._input.append((memoryview(data), taken))
         self._feed()
 
     def close(self) -> None:
@@ -148,6 +150,9 @@ class Board:
         self._paused = False
         self._look_again()
         self._work()
+        # In a fork the guest may be about to end an interrupt: KVM has to know by then that somebody wants to hear.
+        if self._routes_stale:
+            self._set_routes()
 
     def handle_exit(self, reason: int) -> bool:
         """Serve one exit."""
@@ -205,11 +210,21 @@ class Board:
             self._calls.popleft()()
 
     def _feed(self) -> None:
-        del self._input[: self.serial.receive(bytes(self._input))]
-        if not self._input:
-            self._taken()
+        while self._input:
+            data, taken = self._input.popleft()
+            rest = data[self.serial.receive(data) :]
+            if rest:
+                self._input.appendleft((rest, taken))
+                return
+            taken()
 
     # Interrupts
+
+    def _signal(self, address: int, data: int) -> None:
+        try:
+            self._machine.vm.signal_msi(address, data)
+        except KvmError:
+            pass  # EPERM: no local APIC takes it, as they are off. On hardware it is lost as well.
 
     def _reroute(self) -> None:
         self._routes_stale = True

@@ -15,9 +15,10 @@ from typing import Any, Self
 from pyvmm.board.board import Board
 from pyvmm.board.power import Ending, How
 from pyvmm.board.record import ConsoleRecord, Sink
+from pyvmm.board.state import BoardState, guest_state
 from pyvmm.boot import layout
 from pyvmm.boot.entry import set_registers
-from pyvmm.boot.loader import load
+from pyvmm.boot.loader import SMALLEST_MEMORY, load
 from pyvmm.devices.virtio.port import Port
 from pyvmm.errors import SnapshotError
 from pyvmm.fork import fork
@@ -32,6 +33,8 @@ __all__ = ["KIND", "OUTPUT_LIMIT", "KernelGuest"]
 KIND = "kernel"
 #: Bytes that a guest may write to its consoles.
 OUTPUT_LIMIT = 64 << 20
+#: Seconds, a hundred years: as an absolute time it fits into what timers take.
+_FOREVER = 3.2e9
 
 
 class KernelGuest:
@@ -49,7 +52,7 @@ class KernelGuest:
         ports: Sequence[Port],
         output_limit: int,
         twin: int = 0,
-        state: dict[str, Any] | None = None,
+        state: BoardState | None = None,
     ) -> None:
         self._host, self.machine = host, machine
         self.record = ConsoleRecord(output_limit, console, self._too_much_output)
@@ -104,19 +107,24 @@ class KernelGuest:
         """A guest that goes on where the snapshot was taken, and is told that it is another one.
 
         :param twin: what it reads from the port of that name.
-        :raises SnapshotError: the snapshot is of another kind of guest, or of one with other ports.
+        :raises SnapshotError: the snapshot is of another kind of guest, or of one with other ports, or makes no sense.
         :raises KvmError: KVM refuses.
         """
         if snapshot.manifest.kind != KIND:
             raise SnapshotError(f"{snapshot.path}: a guest of kind {snapshot.manifest.kind!r}, not a kernel guest")
-        names = snapshot.guest["ports"]
-        if names != [port.name for port in ports]:
-            raise SnapshotError(f"{snapshot.path}: a guest with the ports {names}, not {[port.name for port in ports]}")
+        state, names = guest_state(snapshot), [port.name for port in ports]
+        if state["ports"] != names:
+            raise SnapshotError(f"{snapshot.path}: a guest with the ports {state['ports']}, not {names}")
+        if snapshot.vcpu.system is None or snapshot.manifest.memory_size < SMALLEST_MEMORY:
+            raise SnapshotError(f"{snapshot.path}: not the processor and memory of a kernel guest")
         machine = fork(host, snapshot)
         try:
-            guest = cls(host, machine, console, ports, output_limit, twin, snapshot.guest["board"])
+            guest = cls(host, machine, console, ports, output_limit, twin, state["board"])
             guest._change_generation()
             return guest
+        except ValueError as error:
+            machine.close()
+            raise SnapshotError(f"{snapshot.path}: the state of its devices makes no sense: {error}") from error
         except BaseException:
             machine.close()
             raise
@@ -127,7 +135,8 @@ class KernelGuest:
         """
         if self.board.ending is not None:
             return self.board.ending
-        deadline = (1 << 62) - 1 if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        limit = timeout if timeout is not None and timeout < _FOREVER else _FOREVER
+        deadline = time.monotonic_ns() + int(limit * 1e9)
         self.board.begin()
         if not self.machine.run(self.board, deadline):
             if self.machine.stopped:

@@ -5,12 +5,14 @@ from collections.abc import Callable
 Sink = Callable[[bytes], object]
 
 _TAIL = 16 << 10
+#: A guest can offer all of its memory as one buffer; it is copied in pieces of this size.
+_PIECE = 64 << 10
 
 
 class ConsoleRecord:
     """Takes all that a guest writes, and bounds what it costs the host.
 
-    :param limit: bytes after which ``full`` is called, once, and nothing is passed on any more.
+    :param limit: bytes that are passed on; ``full`` is called whenever there is more.
     :param sink: is given each piece as it comes.
     """
 
@@ -22,15 +24,16 @@ class ConsoleRecord:
 
     def write(self, data: bytes | memoryview) -> int:
         """The guest writes; all of it is taken."""
-        kept = bytes(data[: self._limit - self.count])
-        if kept:
-            self.count += len(kept)
-            self._tail += kept
+        size = min(len(data), self._limit - self.count)
+        for start in range(0, size, _PIECE):
+            piece = bytes(data[start : min(start + _PIECE, size)])
+            self.count += len(piece)
+            self._tail += piece
             if len(self._tail) > 2 * _TAIL:
                 del self._tail[:-_TAIL]
             if self._sink is not None:
-                self._sink(kept)
-        if len(kept) < len(data):
+                self._sink(piece)
+        if size < len(data):
             self._full()
         return len(data)
 

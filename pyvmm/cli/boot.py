@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pyvmm.cli.output import print_table
-from pyvmm.cli.run import TIMED_OUT, Outlet
+from pyvmm.cli.run import TIMED_OUT, YEAR, Outlet
 
 if TYPE_CHECKING:
     from pyvmm.board.guest import KernelGuest
@@ -42,7 +42,7 @@ _CHUNK = 4096
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=click.FloatRange(0, YEAR, min_open=True),
     metavar="SECONDS",
     help="End the guest after this time.  [default: never]",
 )
@@ -209,6 +209,9 @@ def _report(guest: "KernelGuest", ending: "Ending | None", timeout: float | None
 @contextmanager
 def _typing(guest: "KernelGuest") -> Iterator[None]:
     """What is typed, or comes on stdin, goes to the guest's serial port."""
+    if sys.stdin is None:  # closed, as `<&-` does: nobody types
+        yield
+        return
     terminal = sys.stdin.fileno() if sys.stdin.isatty() else None
     before = termios.tcgetattr(terminal) if terminal is not None else None
     if terminal is not None:

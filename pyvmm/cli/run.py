@@ -17,7 +17,8 @@ TIMED_OUT = 124
 READER_LEFT = 141
 """The exit code of a program whose reader left, such as ``head``: 128 + SIGPIPE."""
 
-_YEAR = 365 * 86400.0
+YEAR = 365 * 86400.0
+"""Seconds; the longest time limit."""
 
 _ANYTHING = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 
@@ -28,7 +29,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[SCRIPT | -] [ARGS]..."),
         click.option("--time", "show_time", is_flag=True, help="Print the times of fork and execution on stderr."),
         click.option("--stdin", "pass_stdin", is_flag=True, help="Hand stdin to the program; else it reads nothing."),
-        click.option("--timeout", type=click.FloatRange(0, _YEAR, min_open=True), default=30.0, show_default=True,
+        click.option("--timeout", type=click.FloatRange(0, YEAR, min_open=True), default=30.0, show_default=True,
                      metavar="SECONDS", help="End the program after this time."),
         click.option("--output-limit", type=click.IntRange(1), default=64, show_default=True, metavar="MIB",
                      help="End the program when it has written more than this to stdout or stderr."),

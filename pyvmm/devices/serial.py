@@ -75,7 +75,7 @@ class Serial:
         self._state.fifo, self._state.backlog = list(self._fifo), bytes(self._backlog)
         return asdict(self._state)
 
-    def receive(self, data: bytes) -> int:
+    def receive(self, data: bytes | memoryview) -> int:
         """Bytes from the other end of the line; how many of them were taken."""
         taken = data[: _BACKLOG - len(self._backlog)]
         self._backlog += taken

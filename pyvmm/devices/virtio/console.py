@@ -260,6 +260,8 @@ class VirtioConsole:
     def _restore(self, state: ConsoleState) -> None:
         if len(state["ports"]) != len(self.ports):
             raise ValueError(f"a state of {len(state['ports'])} ports for a console with {len(self.ports)}")
+        if any(number >= len(self.ports) for number, _ in state["messages"]):
+            raise ValueError("a message about a port that is not there")
         self._driver_ready, self.violations = state["driver_ready"], state["violations"]
         self._columns, self._rows = state["columns"], state["rows"]
         self._messages = [list(message) for message in state["messages"]]

@@ -383,6 +383,8 @@ class VirtioMmio:
     def _restore(self, state: MmioState) -> None:
         if len(state["queues"]) != len(self.queues):
             raise ValueError(f"a state of {len(state['queues'])} queues for a device of {len(self.queues)}")
+        if any(index >= len(self.queues) for index in state["unfinished"]):
+            raise ValueError("unfinished work on a queue that is not there")
         self.status, self.features = state["status"], state["driver_features"]
         self._device_features_sel, self._driver_features_sel = (
             state["device_features_sel"],
