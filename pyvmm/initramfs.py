@@ -85,10 +85,10 @@ class Archive:
                 elif source.is_file():
                     self.add_file(f"{inside}/{name}", source, 0o755 if os.access(source, os.X_OK) else 0o644)
 
-    def add_image(self, image: Image) -> None:
-        """Everything that is in the image of a template."""
+    def add_image(self, image: Image, below: str = "") -> None:
+        """What is in the image of a template, all of it or what lies below a folder."""
         for path, inode in image.walk():
-            if path == "/":
+            if path == "/" or not path.startswith(f"{below}/"):
                 continue
             entry = _Entry(inode.mode, owner=(inode.uid, inode.gid))
             if inode.target is not None:

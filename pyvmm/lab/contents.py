@@ -26,7 +26,7 @@ from pyvmm.template.recipe import Recipe, Runtime, load_recipe
 from pyvmm.template.tools import tools_identity
 from pyvmm.template.userland import IMAGE_FORMAT, build_image
 
-_FORMAT = 1
+_FORMAT = 2
 #: Where things are inside.
 CHECKOUT = "/srv/pyvmm"
 HOME = "/root/.cache/pyvmm"
@@ -116,6 +116,8 @@ def _build_base(folder: Path, recipe: Recipe, python: Recipe, cache: TemplateCac
     progress("the lab's own python template: packages and byte code")
     build_image(python, folder / "image", progress, TemplateCache(folder / "home"))
     archive.add_tree(f"{HOME}/layers", folder / "home" / "layers")
+    with Image.open(folder / "image", verify=False) as image:
+        archive.add_image(image, "/lib")  # what its packages need is to be found inside
     progress("the lab's userland")
     build_image(recipe, folder / "userland", progress, cache)
     with Image.open(folder / "userland", verify=False) as image:

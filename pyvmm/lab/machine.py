@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -98,6 +99,7 @@ def _run(
         "PYTHONPATH": CHECKOUT,
         "PYVMM_HOME": HOME,
         "PYTHONUNBUFFERED": "1",
+        "COLUMNS": "120",
     }
     loaded = [path for path, _ in module_paths(contents.kernel, modules)]
     job = msgspec.json.encode(Job(loaded, command, environment, network is not None))
@@ -107,16 +109,17 @@ def _run(
         with initrd.open("ab") as stream:
             top_archive(contents, modules, job, tests=tests).write(stream)
         started = qemu_command(qemu, contents.kernel.bzimage, initrd, results, network)
-        said = _watch(started, write, seconds)
+        complaints = Path(folder) / "complaints"
+        with complaints.open("wb") as stream:
+            said = _watch(started, write, stream, seconds)
+        said.extend(complaints.read_bytes().splitlines()[-2:])
         return _read_results(results, said)
 
 
-def _watch(command: list[str], write: Write, seconds: float | None) -> "deque[bytes]":
+def _watch(command: list[str], write: Write, complaints: BinaryIO, seconds: float | None) -> "deque[bytes]":
     """Run QEMU to its end, show its console; the last lines of that."""
     lines: deque[bytes] = deque(maxlen=_CONSOLE_LINES)
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints) as process:
         assert process.stdout is not None
         timer = threading.Timer(seconds or 0, process.kill)
         try:
