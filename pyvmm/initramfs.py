@@ -1,8 +1,8 @@
 """The archive that a Linux kernel unpacks into its first file system: cpio in the form "newc".
 
-The same entries give the same bytes: no clock, owner or number of this host gets in. A kernel takes several archives one
-after the other, later files replacing earlier ones, so what changes often can be an archive of its own behind a big one
-that is kept.
+The same entries give the same bytes: no clock, owner or number of this host gets in. A kernel takes several archives
+one after the other, later files replacing earlier ones, so what changes often can be an archive of its own behind a
+big one that is kept.
 
 Source: Linux Documentation/driver-api/early-userspace/buffer-format.rst, init/initramfs.c.
 """

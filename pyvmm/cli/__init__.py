@@ -21,6 +21,7 @@ _COMMANDS = {
     "strace": ("run", "Run a program and show its system calls on stderr."),
     "serve": ("serve", "Answer HTTP requests, each in a VM of its own."),
     "template": ("template", "Build, list, inspect and remove templates."),
+    "lab": ("lab", "Run tests or the service on an emulated AMD host with hardware KVM."),
     "doctor": ("doctor", "Say what this host offers, and what to do about what is missing."),
 }
 

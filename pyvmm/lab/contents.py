@@ -20,8 +20,9 @@ from pyvmm.debian import Kernel, fetch_kernel, module_files
 from pyvmm.errors import HostError
 from pyvmm.image import Image
 from pyvmm.initramfs import Archive
+from pyvmm.template.bytecode import compile_now, pyc_path
 from pyvmm.template.cache import TemplateCache, content_key
-from pyvmm.template.interpreter import interpreter_identity
+from pyvmm.template.interpreter import find_interpreter, interpreter_identity
 from pyvmm.template.recipe import Recipe, Runtime, load_recipe
 from pyvmm.template.tools import tools_identity
 from pyvmm.template.userland import IMAGE_FORMAT, build_image
@@ -93,8 +94,14 @@ def top_archive(contents: Contents, modules: Iterable[str], job: bytes, *, tests
     archive.add_file(_JOB, job)
     for module in module_paths(contents.kernel, modules):
         archive.add_file(module[0], module[1])
+    sources: dict[str, bytes] = {}
     for name, package in (("pyvmm", pyvmm), ("pyvmm/api", pyvmm.api), ("pyvmm/guest", pyvmm.guest)):
-        archive.add_tree(f"{CHECKOUT}/{name}", Path(str(package.__file__)).parent)
+        folder = Path(str(package.__file__)).parent
+        archive.add_tree(f"{CHECKOUT}/{name}", folder)
+        sources |= {f"{CHECKOUT}/{name}/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*.py")}
+    interpreter = find_interpreter()
+    for module, code in compile_now(interpreter, sources).items():
+        archive.add_file(pyc_path(interpreter, module), code)
     archive.add_file("/usr/local/bin/pyvmm", _SCRIPT.encode(), 0o755)
     if tests:
         for name in ("api", "guest"):
