@@ -92,8 +92,8 @@ def top_archive(contents: Contents, modules: Iterable[str], job: bytes, *, tests
     archive.add_file("/init", _INIT.encode(), 0o755)
     archive.add_device("/dev/console", 5, 1)
     archive.add_file(_JOB, job)
-    for module in module_paths(contents.kernel, modules):
-        archive.add_file(module[0], module[1])
+    for path, file in module_paths(contents.kernel, modules):
+        archive.add_file(path, file)
     sources: dict[str, bytes] = {}
     for name, package in (("pyvmm", pyvmm), ("pyvmm/api", pyvmm.api), ("pyvmm/guest", pyvmm.guest)):
         folder = Path(str(package.__file__)).parent

@@ -123,11 +123,12 @@ def watch(command: list[str], write: Write, complaints: BinaryIO, seconds: float
     lines: deque[bytes] = deque(maxlen=_CONSOLE_LINES)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints) as process:
         assert process.stdout is not None
+        console = process.stdout.fileno()
         timer = threading.Timer(seconds or 0, process.kill)
         try:
             if seconds is not None:
                 timer.start()
-            for data in iter(lambda: os.read(process.stdout.fileno(), 1 << 16), b""):
+            for data in iter(lambda: os.read(console, 1 << 16), b""):
                 write(data)
                 lines.extend(data.splitlines())
         finally:

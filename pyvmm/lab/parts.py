@@ -19,7 +19,8 @@ PARTS = {
 
 def select(names: Iterable[str]) -> list[str]:
     """pytest's arguments for parts and whatever else is named; those of all parts if nothing but options is."""
-    chosen, others = [], []
+    chosen: list[str] = []
+    others: list[str] = []
     for name in names:
         (chosen if name in PARTS else others).append(name)
     if not chosen and all(name.startswith("-") for name in others):
