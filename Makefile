@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test guests bench conformance conformance-npm lint format clean
+.PHONY: help install serve test lab guests bench conformance conformance-npm lint format clean
 
 help: ## show this list
 	@echo "pyvmm: forks virtual machines"; echo
@@ -21,6 +21,9 @@ serve: $(VENV)/.installed ## answer on http://127.0.0.1:8080 (builds the templat
 test: $(VENV)/.installed-dev ## run the tests; TESTS="tests/kvm -k fork" for some of them
 	-@$(BIN)/pyvmm template build python
 	@$(BIN)/python -m pytest $(TESTS)
+
+lab: $(VENV)/.installed-dev ## run tests on an emulated AMD host with hardware KVM (needs QEMU); LAB="process -x" for some of them
+	@$(BIN)/pyvmm lab test $(LAB)
 
 guests: ## assemble the teaching guests anew (needs GNU binutils); only for who changes them
 	@$(MAKE) --no-print-directory -C guest/bare

@@ -8,7 +8,6 @@ Source: Linux Documentation/driver-api/early-userspace/buffer-format.rst, init/i
 """
 
 import os
-import shutil
 import stat
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +19,7 @@ from pyvmm.image import BLOB_NAME, Image
 #: The length of an archive is a multiple of this, so that another may follow.
 ALIGNMENT = 512
 _TRAILER = b"TRAILER!!!"
+_CHUNK = 1 << 20
 _MAX_FILE = (1 << 32) - 1
 
 
@@ -85,10 +85,10 @@ class Archive:
                 elif source.is_file():
                     self.add_file(f"{inside}/{name}", source, 0o755 if os.access(source, os.X_OK) else 0o644)
 
-    def add_image(self, image: Image) -> None:
-        """Everything that is in the image of a template."""
+    def add_image(self, image: Image, below: str = "") -> None:
+        """What is in the image of a template, all of it or what lies below a folder."""
         for path, inode in image.walk():
-            if path == "/":
+            if path == "/" or not path.startswith(f"{below}/"):
                 continue
             entry = _Entry(inode.mode, owner=(inode.uid, inode.gid))
             if inode.target is not None:
@@ -153,7 +153,7 @@ def _write_contents(stream: BinaryIO, entry: _Entry) -> int:
 
 def _copy(source: BinaryIO, target: BinaryIO, size: int) -> int:
     left = size
-    while left and (data := source.read(min(left, shutil.COPY_BUFSIZE))):
+    while left and (data := source.read(min(left, _CHUNK))):
         target.write(data)
         left -= len(data)
     return size - left

@@ -22,6 +22,7 @@ _COMMANDS = {
     "boot": ("boot", "Boot a guest with a kernel of its own: Linux, or a bare-metal program."),
     "serve": ("serve", "Answer HTTP requests, each in a VM of its own."),
     "template": ("template", "Build, list, inspect and remove templates."),
+    "lab": ("lab", "Run tests or the service on an emulated AMD host with hardware KVM."),
     "doctor": ("doctor", "Say what this host offers, and what to do about what is missing."),
 }
 

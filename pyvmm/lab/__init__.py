@@ -12,7 +12,7 @@ Linux's own ``kvm_amd``: what a guest sees there is what it sees on hardware.
 """
 
 from pyvmm.lab.contents import Contents, prepare
-from pyvmm.lab.machine import Results, serve, test
+from pyvmm.lab.machine import Results, find_qemu, serve, test
 from pyvmm.lab.parts import PARTS, Part
 
-__all__ = ["PARTS", "Contents", "Part", "Results", "prepare", "serve", "test"]
+__all__ = ["PARTS", "Contents", "Part", "Results", "find_qemu", "prepare", "serve", "test"]

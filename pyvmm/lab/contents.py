@@ -20,13 +20,14 @@ from pyvmm.debian import Kernel, fetch_kernel, module_files
 from pyvmm.errors import HostError
 from pyvmm.image import Image
 from pyvmm.initramfs import Archive
+from pyvmm.template.bytecode import compile_now, pyc_path
 from pyvmm.template.cache import TemplateCache, content_key
-from pyvmm.template.interpreter import interpreter_identity
+from pyvmm.template.interpreter import find_interpreter, interpreter_identity
 from pyvmm.template.recipe import Recipe, Runtime, load_recipe
 from pyvmm.template.tools import tools_identity
 from pyvmm.template.userland import IMAGE_FORMAT, build_image
 
-_FORMAT = 1
+_FORMAT = 2
 #: Where things are inside.
 CHECKOUT = "/srv/pyvmm"
 HOME = "/root/.cache/pyvmm"
@@ -91,10 +92,16 @@ def top_archive(contents: Contents, modules: Iterable[str], job: bytes, *, tests
     archive.add_file("/init", _INIT.encode(), 0o755)
     archive.add_device("/dev/console", 5, 1)
     archive.add_file(_JOB, job)
-    for module in module_paths(contents.kernel, modules):
-        archive.add_file(module[0], module[1])
+    for path, file in module_paths(contents.kernel, modules):
+        archive.add_file(path, file)
+    sources: dict[str, bytes] = {}
     for name, package in (("pyvmm", pyvmm), ("pyvmm/api", pyvmm.api), ("pyvmm/guest", pyvmm.guest)):
-        archive.add_tree(f"{CHECKOUT}/{name}", Path(str(package.__file__)).parent)
+        folder = Path(str(package.__file__)).parent
+        archive.add_tree(f"{CHECKOUT}/{name}", folder)
+        sources |= {f"{CHECKOUT}/{name}/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*.py")}
+    interpreter = find_interpreter()
+    for module, code in compile_now(interpreter, sources).items():
+        archive.add_file(pyc_path(interpreter, module), code)
     archive.add_file("/usr/local/bin/pyvmm", _SCRIPT.encode(), 0o755)
     if tests:
         for name in ("api", "guest"):
@@ -116,6 +123,8 @@ def _build_base(folder: Path, recipe: Recipe, python: Recipe, cache: TemplateCac
     progress("the lab's own python template: packages and byte code")
     build_image(python, folder / "image", progress, TemplateCache(folder / "home"))
     archive.add_tree(f"{HOME}/layers", folder / "home" / "layers")
+    with Image.open(folder / "image", verify=False) as image:
+        archive.add_image(image, "/lib")  # what its packages need is to be found inside
     progress("the lab's userland")
     build_image(recipe, folder / "userland", progress, cache)
     with Image.open(folder / "userland", verify=False) as image:

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import threading
 import traceback
 import tty
 from pathlib import Path
@@ -92,11 +93,29 @@ def _ioctl(descriptor: int, request: int, argument: bytes) -> None:
 def _run(command: list[str], environment: dict[str, str]) -> int:
     """The command's exit code; orphans that it leaves behind are reaped on the way."""
     Path(RESULTS).mkdir(parents=True, exist_ok=True)
-    child = subprocess.Popen(command, env=environment, cwd=environment["PWD"], start_new_session=True)
+    child = subprocess.Popen(
+        command,
+        env=environment,
+        cwd=environment["PWD"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    # Through a pipe: on a terminal, programs draw spinners and count columns.
+    shown = threading.Thread(target=_show, args=(child.stdout,), daemon=True)
+    shown.start()
     while True:
         pid, status = os.wait()
         if pid == child.pid:
+            shown.join(1.0)  # an orphan may keep the pipe open
             return os.waitstatus_to_exitcode(status)
+
+
+def _show(stream: Any) -> None:
+    while data := os.read(stream.fileno(), 4096):
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def _send(status: int) -> None:

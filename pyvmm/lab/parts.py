@@ -1,5 +1,6 @@
 """The parts of the test suite that run in the lab: a name, what it shows, and pytest's arguments."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -14,3 +15,14 @@ class Part:
 PARTS = {
     "kvm": Part("the door: every ioctl that is used, on hardware", ("tests/kvm", "tests/test_machine.py")),
 }
+
+
+def select(names: Iterable[str]) -> list[str]:
+    """pytest's arguments for parts and whatever else is named; those of all parts if nothing but options is."""
+    chosen: list[str] = []
+    others: list[str] = []
+    for name in names:
+        (chosen if name in PARTS else others).append(name)
+    if not chosen and all(name.startswith("-") for name in others):
+        chosen = [*PARTS]
+    return [argument for name in chosen for argument in PARTS[name].arguments] + others

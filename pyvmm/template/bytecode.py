@@ -34,17 +34,22 @@ def compile_modules(interpreter: Interpreter, sources: Mapping[str, bytes], cach
         return msgspec.msgpack.decode(kept.read_bytes(), type=dict[str, bytes])
     except (OSError, msgspec.DecodeError):
         pass
-    shares = _shares(names, sources, os.cpu_count() or 1)
+    compiled = compile_now(interpreter, sources)
+    cache.write_file(kept, msgspec.msgpack.encode(compiled))
+    return compiled
+
+
+def compile_now(interpreter: Interpreter, sources: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The same, without the cache: for modules that change often."""
+    shares = _shares(sorted(sources), sources, os.cpu_count() or 1)
     with ThreadPoolExecutor(len(shares) or 1) as pool:
         results = pool.map(lambda share: _compile(interpreter.executable, [(n, sources[n]) for n in share]), shares)
-        compiled = {
+        return {
             name: code
             for share, codes in zip(shares, results, strict=True)
             for name, code in zip(share, codes, strict=True)
             if code is not None
         }
-    cache.write_file(kept, msgspec.msgpack.encode(compiled))
-    return compiled
 
 
 def pyc_path(interpreter: Interpreter, module: str) -> str:
