@@ -6,7 +6,7 @@ import tarfile
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pyvmm.board.session import AgentSession
@@ -154,6 +154,7 @@ def test_output_is_exact_however_it_is_cut_into_pieces(parts: list[bytes | int],
     token = init.start()
     # Text that nearly is the token, over and over: a number stands for so many of its bytes.
     text = b"".join(part if isinstance(part, bytes) else token[:part] for part in parts)
+    assume(token not in text)  # its last byte may be its first one too
     stream = text + token
     ends = [*sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     for start, end in zip([0, *ends], ends, strict=False):
