@@ -22,7 +22,7 @@ from pyvmm.template.cache import TemplateCache
 SUITE = "bookworm"
 _ARCHIVE = "http://deb.debian.org/debian"  # plain HTTP, as Debian itself has it: the signature is what is trusted
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_KERNEL = "linux-image-cloud-amd64"
+KERNEL = "linux-image-cloud-amd64"
 _SECONDS = 600
 
 Progress = Callable[[str], None]
@@ -51,7 +51,7 @@ def fetch_kernel(cache: TemplateCache, progress: Progress, *, upgrade: bool = Fa
 
     Raises :class:`HostError` when apt is not there or fails.
     """
-    package, folder = fetch_package(_KERNEL, cache, progress, upgrade=upgrade, find=_find_kernel)
+    package, folder = fetch_package(KERNEL, cache, progress, upgrade=upgrade, find=_find_kernel)
     release = package.name.removeprefix("linux-image-")
     return Kernel(package.version, release, folder / f"boot/vmlinuz-{release}", folder / f"lib/modules/{release}")
 
@@ -69,7 +69,7 @@ def fetch_package(
     ``find`` is how it is found in the index, if not just by its name. Raises :class:`HostError` when apt is not there
     or fails.
     """
-    kept = _kept(name, cache)
+    kept = kept_path(name, cache)
     if not upgrade:
         try:
             package = msgspec.json.decode(kept.read_bytes(), type=Package)
@@ -154,8 +154,8 @@ def _find_kernel(name: str, cache: TemplateCache) -> Package:
     return find_package(found[0], cache)
 
 
-def _kept(name: str, cache: TemplateCache) -> Path:
-    """Where it is kept which version was fetched."""
+def kept_path(name: str, cache: TemplateCache) -> Path:
+    """The file that says which version of a package was fetched."""
     return cache.home / "debian" / f"{SUITE}-{name}.json"
 
 

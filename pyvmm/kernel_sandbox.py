@@ -120,6 +120,11 @@ class KernelSandbox:
         """Exits that the guest has taken since it was forked."""
         return self._guest.board.exits
 
+    @property
+    def interruptions(self) -> int:
+        """How many of them the host caused, by its timer or a signal."""
+        return self._guest.board.interruptions
+
     def stop(self) -> None:
         """End the run at once, from any thread; :meth:`run` then returns a result of status ``timeout``."""
         self._guest.stop()

@@ -76,6 +76,8 @@ class Board:
         self.ending: Ending | None = None
         #: Exits served so far.
         self.exits = 0
+        #: Those of them that the host caused, by its timer or a signal.
+        self.interruptions = 0
         #: Called when the guest says that now is a good time for a snapshot.
         self.on_announcement: Callable[[], None] = lambda: None
         self._paused = False
@@ -196,6 +198,7 @@ class Board:
             page[_MMIO_DATA : _MMIO_DATA + size] = self.mmio.read(address, size).to_bytes(size, "little")
 
     def _interrupted(self) -> None:
+        self.interruptions += 1
         self._work()
         vcpu = self._machine.vcpu
         if vcpu.get_mp_state() == KVM_MP_STATE_HALTED and not vcpu.get_regs().rflags & _FLAGS_IF:

@@ -23,6 +23,7 @@ from pyvmm.initramfs import Archive
 from pyvmm.template.bytecode import compile_now, pyc_path
 from pyvmm.template.cache import TemplateCache, content_key
 from pyvmm.template.interpreter import find_interpreter, interpreter_identity
+from pyvmm.template.linux import package_files
 from pyvmm.template.recipe import Recipe, Runtime, load_recipe
 from pyvmm.template.tools import tools_identity
 from pyvmm.template.userland import IMAGE_FORMAT, build_image
@@ -48,10 +49,13 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Contents:
-    """The kernel of the emulated host, and the archive that changes rarely."""
+    """The kernel of the emulated host, the archive that changes rarely, and files of the cache (by their paths below
+    it) that a Linux template is built from.
+    """
 
     kernel: Kernel
     base: Path
+    packages: dict[str, Path]
 
 
 def prepare(progress: Progress, cache: TemplateCache | None = None, *, upgrade: bool = False) -> Contents:
@@ -75,7 +79,8 @@ def prepare(progress: Progress, cache: TemplateCache | None = None, *, upgrade: 
     with cache.layer_folder("lab", key, progress) as (folder, finished):
         if not finished:
             _build_base(folder, recipe, python, cache, progress)
-    return Contents(kernel, cache.home / "layers" / "lab" / key / "base.cpio")
+    packages = {str(path.relative_to(cache.home)): path for path in package_files(cache, progress)}
+    return Contents(kernel, cache.home / "layers" / "lab" / key / "base.cpio", packages)
 
 
 def checkout() -> Path:
@@ -104,6 +109,8 @@ def top_archive(contents: Contents, modules: Iterable[str], job: bytes, *, tests
         archive.add_file(pyc_path(interpreter, module), code)
     archive.add_file("/usr/local/bin/pyvmm", _SCRIPT.encode(), 0o755)
     if tests:
+        for inside, file in contents.packages.items():
+            archive.add_file(f"{HOME}/{inside}", file)
         for name in ("api", "guest"):
             archive.add_symlink(f"{CHECKOUT}/{name}", f"pyvmm/{name}")
         for name in _CHECKOUT_TREES:

@@ -13,6 +13,14 @@ class Part:
 
 
 PARTS = {
+    "linux": Part(
+        "stock Linux: to userland, its template, snapshot, forks with exec",
+        ("tests/lab/test_linux_boot.py", "tests/lab/test_linux_template.py"),
+    ),
+    "guests": Part(
+        "bare metal: the teaching guests, the board, interrupts, state in snapshots",
+        ("tests/guest/test_bare.py", "tests/board"),
+    ),
     "kvm": Part("the door: every ioctl that is used, on hardware", ("tests/kvm", "tests/test_machine.py")),
 }
 

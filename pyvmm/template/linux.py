@@ -16,7 +16,7 @@ import zstandard
 
 from pyvmm.board.guest import KernelGuest
 from pyvmm.board.session import AgentSession
-from pyvmm.debian import Kernel, fetch_kernel, fetch_package, module_files
+from pyvmm.debian import KERNEL, Kernel, fetch_kernel, fetch_package, kept_path, module_files
 from pyvmm.errors import TemplateError
 from pyvmm.host import Host
 from pyvmm.image import Image
@@ -26,7 +26,7 @@ from pyvmm.template.cache import TemplateCache
 from pyvmm.template.recipe import Recipe
 from pyvmm.template.userland import ImageInfo
 
-__all__ = ["build_linux", "linux_identity"]
+__all__ = ["build_linux", "linux_identity", "package_files"]
 
 #: Rises when the same recipe begins to give another guest; part of a template's key.
 LINUX_FORMAT = 1
@@ -35,6 +35,7 @@ LINUX_FORMAT = 1
 #: round its processor.
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 pci=off tsc=reliable mitigations=off 8250.nr_uarts=1 reboot=a"
 _MODULES = ("virtio_mmio", "virtio_console")
+_BUSYBOX = "busybox-static"
 _LIBRARY = "/usr/lib/pyvmm"
 #: Bytes for the kernel and for what init needs, besides the files in memory and the program's share.
 _KERNEL_SHARE = 96 << 20
@@ -103,9 +104,18 @@ def build_linux(
         )
 
 
+def package_files(cache: TemplateCache, progress: Callable[[str], None]) -> list[Path]:
+    """The files in the cache that a template takes from Debian's packages, fetched if need be: for who wants to build
+    one where there is no network.
+    """
+    kernel, busybox = _packages(cache, progress)
+    kept = [kept_path(name, cache) for name in (KERNEL, _BUSYBOX)]
+    return [kernel.bzimage, busybox, *module_files(kernel, _MODULES), *kept]
+
+
 def _packages(cache: TemplateCache, progress: Callable[[str], None]) -> tuple[Kernel, Path]:
     """The kernel, and a shell that needs no libraries."""
-    _, folder = fetch_package("busybox-static", cache, progress)
+    _, folder = fetch_package(_BUSYBOX, cache, progress)
     return fetch_kernel(cache, progress), folder / "bin/busybox"
 
 
