@@ -41,7 +41,13 @@ def test_a_fork_takes_no_more_exits_than_the_protocol_needs(linux: Template) -> 
 
 
 def test_streams_are_apart_and_the_exit_code_is_exact(linux: Template) -> None:
-    code = "import sys\nprint('out')\nprint('err', file=sys.stderr)\nsys.stdout.buffer.write(bytes(range(256)))\nsys.exit(7)"
+    code = """
+import sys
+print('out')
+print('err', file=sys.stderr)
+sys.stdout.buffer.write(bytes(range(256)))
+sys.exit(7)
+"""
 
     result = linux.run(code, timeout=TIMEOUT)
 
@@ -139,7 +145,10 @@ except OSError as error:
 
 
 def test_shells_and_their_streams_work(linux: Template) -> None:
-    code = "import subprocess; print(subprocess.run('echo a > /dev/stderr; ls / | wc -l', shell=True, capture_output=True))"
+    code = """
+import subprocess
+print(subprocess.run('echo a > /dev/stderr; ls / | wc -l', shell=True, capture_output=True))
+"""
 
     result = linux.run(code, timeout=TIMEOUT)
 
