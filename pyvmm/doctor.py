@@ -101,11 +101,11 @@ def _kvm(device: str) -> Iterator[Finding]:
 def _kind() -> Finding:
     kind = kvm_kind()
     if kind == "kvm_pvm":
-        text = "software (kvm_pvm): process guests run at full speed, guests with a kernel of their own do not run"
+        text = "software (kvm_pvm): programs run at full speed, bare-metal guests are interpreted, stock Linux cannot run"
     elif kind == "unknown":
         text = "unknown: neither kvm_intel, kvm_amd nor kvm_pvm is listed in /sys/module"
     else:
-        text = f"hardware ({kind})"
+        text = f"hardware ({kind}): every kind of guest runs"
     return Finding("kvm", "kind", "info", text)
 
 
