@@ -1,5 +1,6 @@
 """``pyvmm lab``: test, serve, list."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,7 @@ def test(names: tuple[str, ...], report: Path | None, minutes: float, upgrade: b
     from pyvmm.lab.parts import select
 
     the_lab.find_qemu()
+    _end_with_sigterm()
     arguments = select(names)
     with Steps("the lab's contents") as progress:
         contents = the_lab.prepare(progress, upgrade=upgrade)
@@ -80,9 +82,15 @@ def serve(host: str, port: int, upgrade: bool) -> None:
     from pyvmm import lab as the_lab
 
     the_lab.find_qemu()
+    _end_with_sigterm()
     with Steps("the lab's contents") as progress:
         contents = the_lab.prepare(progress, upgrade=upgrade)
     sys.exit(the_lab.serve(contents, _console(), host=host, port=port).status)
+
+
+def _end_with_sigterm() -> None:
+    """Let SIGTERM end this as SIGINT does, so that QEMU ends with it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _console() -> Callable[[bytes], object]:

@@ -6,7 +6,6 @@ import subprocess
 import tarfile
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ _APPEND = "console=ttyS0 quiet panic=-1 mitigations=off"
 #: Everything that the tests need; the machine with a network needs more.
 _MODULES = ("kvm_amd",)
 _NETWORK_MODULES = ("virtio_pci", "virtio_net")
-_CONSOLE_LINES = 30
+#: Of the console, for an error.
+_KEPT_BYTES = 2000
 _REPORT = "report.xml"
 
 Write = Callable[[bytes], object]
@@ -114,13 +114,12 @@ def _run(
         complaints = Path(folder) / "complaints"
         with complaints.open("wb") as stream:
             said = watch(started, write, stream, seconds)
-        said.extend(complaints.read_bytes().splitlines()[-2:])
-        return read_results(results, said)
+        return read_results(results, said + complaints.read_bytes()[-_KEPT_BYTES:])
 
 
-def watch(command: list[str], write: Write, complaints: BinaryIO, seconds: float | None) -> "deque[bytes]":
-    """Run QEMU to its end, show its console; the last lines of that."""
-    lines: deque[bytes] = deque(maxlen=_CONSOLE_LINES)
+def watch(command: list[str], write: Write, complaints: BinaryIO, seconds: float | None) -> bytes:
+    """Run QEMU to its end and show its console; the end of what that said."""
+    said = b""
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints) as process:
         assert process.stdout is not None
         console = process.stdout.fileno()
@@ -130,14 +129,14 @@ def watch(command: list[str], write: Write, complaints: BinaryIO, seconds: float
                 timer.start()
             for data in iter(lambda: os.read(console, 1 << 16), b""):
                 write(data)
-                lines.extend(data.splitlines())
+                said = (said + data)[-_KEPT_BYTES:]
         finally:
             timer.cancel()
             process.kill()
-    return lines
+    return said
 
 
-def read_results(path: Path, said: "deque[bytes]") -> Results:
+def read_results(path: Path, said: bytes) -> Results:
     """What came through the second serial port; :class:`HostError` with what was ``said`` if that is not whole."""
     files: dict[str, bytes] = {}
     with suppress(tarfile.TarError, OSError), tarfile.open(path, "r:") as archive:
@@ -147,6 +146,6 @@ def read_results(path: Path, said: "deque[bytes]") -> Results:
                 assert content is not None
                 files[member.name.removeprefix("results/")] = content.read()
     if "status" not in files:
-        last = b"\n".join(said).decode("utf-8", "replace").strip()
+        last = said.decode("utf-8", "replace").strip()
         raise HostError(f"the emulated host ended without results; its console last said:\n{last}")
     return Results(int(files.pop("status")), files)
