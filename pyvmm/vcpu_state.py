@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from pyvmm.kvm import KvmError, KvmMsrs, KvmRegs, KvmSregs, KvmXcr, KvmXcrs
+from pyvmm.kvm.abi.cpuid import KvmMsrEntry
 from pyvmm.kvm.abi.machine import KvmClockData
 from pyvmm.kvm.abi.registers import KvmDebugregs
 from pyvmm.kvm.abi.run import RUN_DIRTY_REGS, RUN_SYNC_REGS, RUN_SYNC_SREGS, RUN_VALID_REGS
@@ -21,6 +22,8 @@ from pyvmm.kvm.vm import Vm
 
 MSR_IA32_TSC = 0x10
 MSR_IA32_TSC_DEADLINE = 0x6E0
+_TIME = (MSR_IA32_TSC, MSR_IA32_TSC_DEADLINE)
+_FAR, _ALL_ONES = 1 << 45, (1 << 64) - 1
 
 REGS_SIZE, SREGS_SIZE = ctypes.sizeof(KvmRegs), ctypes.sizeof(KvmSregs)
 _BOTH = (3).to_bytes(8, "little")
@@ -68,9 +71,7 @@ class VcpuState:
             raise ValueError("processor state of a wrong size")
         self.regs, self.sregs, self.xsave, self.msrs, self.system = regs, sregs, xsave, msrs, system
         self.registers = regs + sregs
-        # The deadline comes last: it is compared with the counter, and the timer must be in that mode.
-        ordered = sorted(msrs.items(), key=lambda item: (item[0] == MSR_IA32_TSC_DEADLINE, item[0] != MSR_IA32_TSC))
-        self.msr_structure = KvmMsrs.from_values(dict(ordered))
+        self.msr_structure = _in_order(msrs)
 
     def to_data(self) -> dict[str, Any]:
         """As builtin types."""
@@ -92,6 +93,24 @@ class _Data(msgspec.Struct):
     xsave: bytes
     msrs: dict[_U32, _U64]
     system: SystemState | None = None
+
+
+def _in_order(msrs: dict[int, int]) -> KvmMsrs:
+    """The deadline comes last: it is compared with the counter, and the timer must be in that mode.
+
+    The counter comes first, and twice. KVM takes a value that is within a second of what the counter of a new VM shows
+    for a wish to synchronise it with other processors, and sets another one (``kvm_synchronize_tsc`` in
+    ``arch/x86/kvm/x86.c``, before Linux 6.7 even for the first write): the counter of a snapshot that was taken in the
+    first second of a VM would go back. After a value that is hours off, no other one is near.
+    """
+    entries = [KvmMsrEntry(index=index, data=value) for index, value in msrs.items() if index not in _TIME]
+    if MSR_IA32_TSC in msrs:
+        counter = msrs[MSR_IA32_TSC]
+        far = counter + _FAR & _ALL_ONES
+        entries[:0] = [KvmMsrEntry(index=MSR_IA32_TSC, data=value) for value in (far, counter)]
+    if MSR_IA32_TSC_DEADLINE in msrs:
+        entries.append(KvmMsrEntry(index=MSR_IA32_TSC_DEADLINE, data=msrs[MSR_IA32_TSC_DEADLINE]))
+    return KvmMsrs.from_entries(entries)
 
 
 def save_program_state(vcpu: Vcpu, msrs: tuple[int, ...]) -> VcpuState:
@@ -151,7 +170,8 @@ def restore_system_state(vm: Vm, vcpu: Vcpu, state: VcpuState, system: SystemSta
     The order, each step before those that need it: CPUID (set before); special registers, which hold the APIC's base
     and so switch it on, and the mode that all else is checked against; XCR0 before the XSAVE area; the local APIC
     before the MSRs, as the TSC deadline is refused or forgotten by a timer in another mode; events last, as setting
-    registers drops exceptions that are pending. The clock stands by itself.
+    registers drops exceptions that are pending. The clock comes before the MSRs, as setting that of the wall clock
+    writes the time at which the clock was 0 into the guest's memory.
     """
     vcpu.set_sregs(KvmSregs.from_buffer_copy(state.sregs))
     vcpu.set_regs(KvmRegs.from_buffer_copy(state.regs))
@@ -161,10 +181,10 @@ def restore_system_state(vm: Vm, vcpu: Vcpu, state: VcpuState, system: SystemSta
     vcpu.set_xsave(state.xsave)
     vcpu.set_debugregs(KvmDebugregs.from_buffer_copy(system.debugregs))
     vcpu.set_lapic(KvmLapicState.from_buffer_copy(system.lapic))
+    vm.set_clock(KvmClockData(clock=system.clock_ns))
     vcpu.set_msrs(state.msr_structure)
     vcpu.set_mp_state(system.mp_state)
     vcpu.set_vcpu_events(KvmVcpuEvents.from_buffer_copy(system.events))
-    vm.set_clock(KvmClockData(clock=system.clock_ns))
     vcpu.run_page[RUN_VALID_REGS : RUN_VALID_REGS + 8] = _NONE
 
 
