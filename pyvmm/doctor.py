@@ -101,7 +101,7 @@ def _kvm(device: str) -> Iterator[Finding]:
 def _kind() -> Finding:
     kind = kvm_kind()
     if kind == "kvm_pvm":
-        text = "software (kvm_pvm): programs run at full speed, bare-metal guests are interpreted, stock Linux cannot run"
+        text = "software (kvm_pvm): programs run at full speed, bare-metal guests interpreted, stock Linux not at all"
     elif kind == "unknown":
         text = "unknown: neither kvm_intel, kvm_amd nor kvm_pvm is listed in /sys/module"
     else:
