@@ -138,7 +138,11 @@ def test_one_cpuid_structure_serves_many_vcpus(kvm: Kvm) -> None:
         with kvm.create_vm() as vm, vm.create_vcpu() as vcpu:
             vcpu.set_cpuid2(cpuid)
 
-            assert vcpu.get_cpuid2().nent == cpuid.nent
+            answers = vcpu.get_cpuid2()
+            # Software KVM leaves some out; Linux before 6.4 does not say how many there are.
+            places = [(entry.function, entry.index) for entry in answers.entries[: answers.nent]]
+            assert len(places) == len({*places})
+            assert {*places} <= {(entry.function, entry.index) for entry in cpuid.entries[: cpuid.nent]}
     vendor = cpuid.entries[0]
     assert (vendor.ebx, vendor.edx, vendor.ecx) != (0, 0, 0)
 
