@@ -175,7 +175,11 @@ class Vcpu(Descriptor):
         """What CPUID answers, as ``set_cpuid2`` and the kernel made it."""
         cpuid = KvmCpuid2.sized(256)  # KVM_MAX_CPUID_ENTRIES
         ioctls.KVM_GET_CPUID2(self._fd, cpuid)
-        return KvmCpuid2.from_entries(cpuid.entries[: cpuid.nent])
+        entries = cpuid.entries[: cpuid.nent]
+        # Before 6.4 Linux did not say how many entries it gave: behind the last one all is zero, as it was before.
+        while entries and not any(bytes(entries[-1])):
+            entries.pop()
+        return KvmCpuid2.from_entries(entries)
 
     def get_fpu(self) -> KvmFpu:
         """x87 and SSE registers (api.rst 4.22)."""

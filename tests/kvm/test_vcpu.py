@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pyvmm.kvm import Kvm, KvmCpuid2, KvmError, KvmGuestDebug, KvmMsrs, signal_mask
+from pyvmm.kvm import Kvm, KvmError, KvmGuestDebug, KvmMsrs, signal_mask
 from pyvmm.kvm.abi import exits
 from pyvmm.kvm.abi.capabilities import (
     KVM_CAP_IMMEDIATE_EXIT,
@@ -132,19 +132,17 @@ def test_feature_msrs_are_read_from_the_device(kvm: Kvm) -> None:
     assert list(kvm.feature_msrs()) == indices
 
 
-def _leaves(cpuid: KvmCpuid2) -> set[tuple[int, int]]:
-    """Those that say something: KVM drops some of the others."""
-    entries = cpuid.entries[: cpuid.nent]
-    return {(entry.function, entry.index) for entry in entries if entry.eax | entry.ebx | entry.ecx | entry.edx}
-
-
 def test_one_cpuid_structure_serves_many_vcpus(kvm: Kvm) -> None:
     cpuid = kvm.supported_cpuid()
     for _ in range(2):
         with kvm.create_vm() as vm, vm.create_vcpu() as vcpu:
             vcpu.set_cpuid2(cpuid)
 
-            assert _leaves(vcpu.get_cpuid2()) >= _leaves(cpuid)
+            answers = vcpu.get_cpuid2()
+            # Software KVM leaves some out; Linux before 6.4 does not say how many there are.
+            places = [(entry.function, entry.index) for entry in answers.entries[: answers.nent]]
+            assert len(places) == len({*places})
+            assert {*places} <= {(entry.function, entry.index) for entry in cpuid.entries[: cpuid.nent]}
     vendor = cpuid.entries[0]
     assert (vendor.ebx, vendor.edx, vendor.ecx) != (0, 0, 0)
 
