@@ -11,7 +11,8 @@ usage: python -m bench [--json FILE] [--rounds FACTOR] [--build-template] [optio
   --json FILE        write everything that was measured, every sample of it, to FILE
   --rounds FACTOR    that many times the usual number of rounds (0.1: a quick look, 3: quieter numbers)
   --build-template   measure a whole build of the template too, in a cache of its own (wheels come from pip's cache)
-  -k EXPRESSION      only the cases whose names match: fork, destroy, run, memory, speed, template, devices
+  -k EXPRESSION      only the cases whose names match: fork, destroy, run, memory, speed, template, devices,
+                     kernel_guests
 
 examples: python -m bench --json bench.json        python -m bench -k 'fork or destroy' --rounds 0.2
 """

@@ -44,7 +44,7 @@ from pyvmm.machine import Machine
 __all__ = ["Board"]
 
 _IO = Struct("<BBHIQ")  # direction, size, port, count, data_offset
-_MMIO = Struct("<Q8sIB")  # phys_addr, data, len, is_write
+_MMIO = Struct("<QQIB")  # phys_addr, data, len, is_write
 _MMIO_DATA = RUN_EXIT + 8
 _FLAGS_IF = 1 << 9
 #: Nanoseconds between looks at whether the guest sleeps for ever.
@@ -182,6 +182,12 @@ class Board:
     def _access_port(self) -> None:
         page = self._page
         direction, size, port, count, start = _IO.unpack_from(page, RUN_EXIT)
+        if count == size == 1:  # nearly all of them
+            if direction == KVM_EXIT_IO_OUT:
+                self.ports.write(port, 1, page[start])
+            else:
+                page[start] = self.ports.read(port, 1)
+            return
         for offset in range(start, start + size * count, size):
             # INS and OUTS move several items in one exit.
             if direction == KVM_EXIT_IO_OUT:
@@ -190,12 +196,12 @@ class Board:
                 page[offset : offset + size] = self.ports.read(port, size).to_bytes(size, "little")
 
     def _access_memory(self) -> None:
-        page = self._page
-        address, data, size, is_write = _MMIO.unpack_from(page, RUN_EXIT)
+        address, data, size, is_write = _MMIO.unpack_from(self._page, RUN_EXIT)
         if is_write:
-            self.mmio.write(address, size, int.from_bytes(data[:size], "little"))
+            self.mmio.write(address, size, data & (1 << 8 * size) - 1)
         else:
-            page[_MMIO_DATA : _MMIO_DATA + size] = self.mmio.read(address, size).to_bytes(size, "little")
+            data = self.mmio.read(address, size).to_bytes(size, "little")
+            self._page[_MMIO_DATA : _MMIO_DATA + size] = data
 
     def _interrupted(self) -> None:
         self.interruptions += 1

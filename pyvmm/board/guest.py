@@ -148,11 +148,16 @@ class KernelGuest:
         """Type ``data`` at COM1; from any thread. ``taken`` is called when the UART has it: only then should more come,
         as what waits is kept on the host.
         """
+        data = bytes(data)  # what is no bytes is an error here, and not in the thread that runs the guest
         self.board.call(lambda: self.board.receive(data, taken))
 
     def pause_when_announced(self) -> None:
         """Let :meth:`run` return None when the guest says that now is a good time for a snapshot."""
         self.board.on_announcement = self.board.pause
+
+    def ignore_announcements(self) -> None:
+        """Take back :meth:`pause_when_announced`."""
+        self.board.on_announcement = lambda: None
 
     def save(self, path: Path, facts: dict[str, Any] | None = None) -> None:
         """Write a snapshot into the existing folder ``path``. Not while it runs.

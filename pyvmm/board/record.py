@@ -25,17 +25,22 @@ class ConsoleRecord:
     def write(self, data: bytes | memoryview) -> int:
         """The guest writes; all of it is taken."""
         size = min(len(data), self._limit - self.count)
+        if size == len(data) <= _PIECE:
+            self._pass_on(bytes(data))
+            return size
         for start in range(0, size, _PIECE):
-            piece = bytes(data[start : min(start + _PIECE, size)])
-            self.count += len(piece)
-            self._tail += piece
-            if len(self._tail) > 2 * _TAIL:
-                del self._tail[:-_TAIL]
-            if self._sink is not None:
-                self._sink(piece)
+            self._pass_on(bytes(data[start : min(start + _PIECE, size)]))
         if size < len(data):
             self._full()
         return len(data)
+
+    def _pass_on(self, piece: bytes) -> None:
+        self.count += len(piece)
+        self._tail += piece
+        if len(self._tail) > 2 * _TAIL:
+            del self._tail[:-_TAIL]
+        if self._sink is not None:
+            self._sink(piece)
 
     def last_words(self, size: int = 2000) -> str:
         """The last ``size`` bytes as text."""

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import termios
 import threading
+import time
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import click
 
 from pyvmm.cli.output import print_table
 from pyvmm.cli.run import TIMED_OUT, YEAR, Outlet
+from pyvmm.errors import HostError
 
 if TYPE_CHECKING:
     from pyvmm.board.guest import KernelGuest
@@ -151,15 +153,15 @@ def _boot(
             guest.pause_when_announced()
         console.sandbox = guest
         folder = snapshot if snapshot is not None else Path(temporary)
-        saved_there = False
         with _typing(guest):
-            while (ending := guest.run(timeout)) is None:
-                if not saved_there:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    guest.save(folder)
-                    saved_there = True
+            begun = time.monotonic()
+            ending = guest.run(timeout)
+            if is_saved := ending is None:
+                left = None if timeout is None else timeout - (time.monotonic() - begun)
+                _save(guest, folder)
+                ending = guest.run(left)
         code = _report(guest, ending, timeout, stats)
-        if (snapshot is not None or forks is not None) and not saved_there:
+        if (snapshot is not None or forks is not None) and not is_saved:
             raise click.ClickException("the guest ended before it said that it is time for a snapshot")
         if forks is not None:
             with Snapshot.load(folder, host.processor) as saved:
@@ -168,6 +170,18 @@ def _boot(
                         console.sandbox = twin
                         code = max(code, _report(twin, twin.run(timeout), timeout, stats))
     return code
+
+
+def _save(guest: "KernelGuest", folder: Path) -> None:
+    """Write the snapshot; the guest may say again that it is time, and nothing comes of it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        guest.save(folder)
+    except HostError:  # KvmError is an OSError too
+        raise
+    except OSError as error:
+        raise click.ClickException(f"the snapshot cannot be written to {folder}: {error.strerror}") from error
+    guest.ignore_announcements()
 
 
 def _read_image(host: "Host", image: str) -> bytes:

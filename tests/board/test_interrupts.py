@@ -215,3 +215,8 @@ def test_halting_with_interrupts_off_is_the_end(boot):
     ending = boot(CLI, HLT).run(10)
     assert ending.how is How.HALTED
     assert "nothing can wake it" in ending.message
+
+
+def test_what_is_no_bytes_is_refused_where_it_is_sent(boot):
+    with pytest.raises(TypeError):
+        boot(SPIN).send("text")
