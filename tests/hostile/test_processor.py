@@ -50,8 +50,9 @@ _PRIVILEGED = {
     "mwait": ("0f01c9", {ILL, SEGV}),
     "sysret": ("480f07", {SEGV, ILL}),
     "sysexit": ("0f35", {SEGV, ILL}),
-    "vmcall": ("0f01c1", {ILL, SEGV}),
-    "vmmcall": ("0f01d9", {0, ILL, SEGV}),  # a processor may answer it in ring 3 too
+    # A hypervisor under the host may answer these in ring 3 too.
+    "vmcall": ("0f01c1", {0, ILL, SEGV}),
+    "vmmcall": ("0f01d9", {0, ILL, SEGV}),
     "vmrun": ("0f01d8", {ILL, SEGV}),
     "clgi": ("0f01dd", {ILL, SEGV}),
     "rsm": ("0faa", {ILL, SEGV}),

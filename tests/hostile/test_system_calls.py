@@ -255,12 +255,14 @@ def test_one_call_over_very_many_areas_does_not_outlast_the_time_limit(run, call
         "import time\n"
         "base, size = 0x100000000000, 40_000 * 4096\n"
         "assert call(9, base, size, 0, 0x4032, -1, 0) == base\n"
-        "for i in range(0, 40_000, 2): assert call(10, base + i * 4096, 4096, 1) == 0\n"
         "began = time.monotonic()\n"
+        "for i in range(0, 40_000, 2): assert call(10, base + i * 4096, 4096, 1) == 0\n"
+        "between = time.monotonic()\n"
         f"assert call({call}) == 0\n"
-        "print(time.monotonic() - began)\n"
+        "print((time.monotonic() - between) / (between - began))\n"
     )
-    assert float(run(code, timeout=30).stdout) < 1.5
+    # Compared with the 20,000 calls that made the areas, on the same busy machine.
+    assert float(run(code, timeout=120).stdout) < 1
 
 
 def test_mincore_of_the_whole_address_space_ends_with_the_time_limit(run):
