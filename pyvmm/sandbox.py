@@ -26,7 +26,7 @@ from pyvmm.program import make_program
 from pyvmm.result import Result
 from pyvmm.snapshot import Snapshot
 from pyvmm.template.cache import TemplateCache
-from pyvmm.template.recipe import canonical_language
+from pyvmm.template.recipe import GuestKind, template_name
 
 if TYPE_CHECKING:
     from pyvmm.linux.strace import Tracer
@@ -188,14 +188,22 @@ class Template:
         return FrozenGuest(snapshot.guest, self.image, self._limits, processor)
 
     @classmethod
-    def load(cls, name: str = "python", *, host: Host | None = None, cache: TemplateCache | None = None) -> Self:
+    def load(
+        cls,
+        name: str = "python",
+        *,
+        guest: GuestKind | None = None,
+        host: Host | None = None,
+        cache: TemplateCache | None = None,
+    ) -> Self:
         """Load the newest template of that name; a language's own is named as the language.
 
+        :param guest: ``linux`` for the one whose guest is stock Linux (``python-linux``).
         :raises TemplateNotFound: none has been built; the message names the command.
         :raises SnapshotError: it is damaged, or of another version or processor.
         :raises HostError: this host cannot run it.
         """
-        entry = (cache or TemplateCache()).latest(canonical_language(name))
+        entry = (cache or TemplateCache()).latest(template_name(name, guest))
         return cls.open(entry.path, host=host)
 
     @classmethod

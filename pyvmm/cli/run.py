@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from pyvmm.linux.strace import Tracer
+    from pyvmm.template.recipe import GuestKind
 
 TIMED_OUT = 124
 """The exit code of ``timeout(1)``."""
@@ -84,7 +85,7 @@ def _run(
     trace: bool,
     language: str | None,
     template: str | None,
-    guest: str,
+    guest: "GuestKind",
     timeout: float,
     output_limit: int,
     show_time: bool,
@@ -95,11 +96,9 @@ def _run(
         raise click.UsageError("--language and --template exclude each other: a template has one language")
     source, name, argv, stdin = _program(**program)
     from pyvmm import Template
-    from pyvmm.template.recipe import LINUX_SUFFIX, canonical_language, language_of
+    from pyvmm.template.recipe import LINUX_SUFFIX, language_of, template_name
 
-    chosen = canonical_language(template or language or language_of(name or "") or "python")
-    if guest == "linux" and not chosen.endswith(LINUX_SUFFIX):
-        chosen += LINUX_SUFFIX
+    chosen = template_name(template or language or language_of(name or "") or "python", guest)
     if trace and chosen.endswith(LINUX_SUFFIX):
         raise click.UsageError("system calls that Linux in the guest serves cannot be shown here: run strace in it")
     out, err = Outlet(sys.stdout.buffer), Outlet(sys.stderr.buffer)

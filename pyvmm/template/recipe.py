@@ -179,6 +179,12 @@ def canonical_language(name: str) -> str:
     return name if runtime is None else runtime.language
 
 
+def template_name(name: str, guest: GuestKind | None = None) -> str:
+    """What the template of that name, or of the language with that alias, is called if ``guest`` runs its programs."""
+    base = name.removesuffix(LINUX_SUFFIX)
+    return canonical_language(base) + (LINUX_SUFFIX if guest == "linux" or base != name else "")
+
+
 def _builtin(name: str) -> bytes:
     return resources.files("pyvmm.guest").joinpath(f"{name}.toml").read_bytes()
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pyvmm.errors import RecipeError
 from pyvmm.template.recipe import (
+    GuestKind,
     Recipe,
     builtin_recipes,
     builtin_runtimes,
@@ -16,6 +17,7 @@ from pyvmm.template.recipe import (
     language_of,
     load_recipe,
     parse_recipe,
+    template_name,
 )
 
 _TABLE = "[runtime]\nagent = 'a'\nrehearsal = ''\n"
@@ -169,3 +171,35 @@ def test_a_language_is_named_after_its_recipe_and_its_agent_lies_beside(tmp_path
     (tmp_path / "agent.x").unlink()
     with pytest.raises(RecipeError, match=r"cannot read the agent .*agent\.x: No such file"):
         runtime.agent_source()
+
+
+def test_a_recipe_can_have_linux_as_its_guest() -> None:
+    named, asked = load_recipe("python-linux"), load_recipe("python", "linux")
+    assert named == asked
+    assert (named.name, named.guest, load_recipe("python").guest) == ("python-linux", "linux", "process")
+    assert load_recipe("javascript", "linux").name == "node-linux"
+
+
+def test_a_file_can_say_that_its_guest_is_linux(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('runtime = "bash"\nguest = "linux"\n')
+    assert load_recipe(tmp_path / "mine.toml").name == "mine-linux"
+    assert load_recipe(tmp_path / "mine.toml", "process").name == "mine"
+    (tmp_path / "mine.toml").write_text('runtime = "bash"\nguest = "windows"\n')
+    with pytest.raises(RecipeError, match="guest"):
+        load_recipe(tmp_path / "mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("given", "guest", "name"),
+    [
+        ("python", None, "python"),
+        ("python", "linux", "python-linux"),
+        ("python-linux", None, "python-linux"),
+        ("python-linux", "linux", "python-linux"),
+        ("js", "linux", "node-linux"),
+        ("js-linux", None, "node-linux"),
+        ("mine", "process", "mine"),
+    ],
+)
+def test_templates_of_linux_guests_are_named_so(given: str, guest: GuestKind | None, name: str) -> None:
+    assert template_name(given, guest) == name
