@@ -270,20 +270,6 @@ def test_the_time_stamp_counter_never_goes_back_in_a_fork(boot, fork):
         assert before < after < before + 30_000 * khz
 
 
-@pytest.mark.parametrize("age", [0, 1.2], ids=["young", "old"])
-def test_the_time_stamp_counter_of_a_fork_is_the_saved_one(boot, fork, host, age):
-    if host.is_software:
-        pytest.skip("kvm_pvm shows every guest the host's counter")
-    guest = boot(SLEEP)
-    guest.run(age)
-    begun, before = time.monotonic(), guest.machine.vcpu.get_msrs([0x10])[0x10]
-    time.sleep(0.3)
-    (twin,) = fork(guest)
-    after = twin.machine.vcpu.get_msrs([0x10])[0x10]
-    elapsed = (time.monotonic() - begun) * 1000 * twin.machine.vcpu.get_tsc_khz()
-    assert before < after <= before + elapsed
-
-
 def test_the_paravirtual_clock_goes_on_from_the_snapshot(boot, fork):
     # MSR_KVM_SYSTEM_TIME_NEW: struct pvclock_vcpu_time_info at RESULTS, its system_time at 16.
     system_time = mov("esi", RESULTS + 0x100 + 16) + LOAD[8] + mov("edi", RESULTS)
