@@ -42,7 +42,6 @@ PARTS = {
             "tests/run/test_translations.py",
             "tests/run/test_threads.py",
             "tests/run/test_exits.py::test_a_wild_pointer_is_a_segmentation_fault_and_faulthandler_says_where",
-            "tests/run/test_exits.py::test_a_program_without_an_end_is_stopped_at_its_limit",
             f"{_PROCESSOR}test_a_forbidden_instruction_is_a_signal",
             # QEMU's emulated processor does not know INT1: outside of a VM it is SIGILL there as well.
             f"--deselect={_PROCESSOR}test_a_forbidden_instruction_is_a_signal[int1]",
