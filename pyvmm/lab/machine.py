@@ -82,6 +82,8 @@ def qemu_command(qemu: str, kernel: Path, initrd: Path, results: Path, network: 
     command = [qemu, "-M", "q35", "-cpu", "EPYC,+svm,+npt", "-accel", "tcg,thread=multi", "-smp", "2"]
     command += ["-m", str(_MEMORY_MB), "-display", "none", "-no-reboot", "-nodefaults"]
     command += ["-serial", "stdio", "-serial", f"file:{results}"]
+    # For whoever wants to see where a machine that has stopped stands: `info registers -a`.
+    command += ["-monitor", f"unix:{results.with_name('monitor')},server=on,wait=off"]
     command += ["-nic", network or "none"]
     return [*command, "-kernel", str(kernel), "-initrd", str(initrd), "-append", _APPEND]
 

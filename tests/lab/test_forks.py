@@ -20,3 +20,10 @@ def test_twenty_forks_that_live_at_once_do_not_see_each_other(template):
     finally:
         for fork in forks:
             fork.close()
+
+
+@pytest.mark.parametrize("code", ["while True: pass", "import os\nr, w = os.pipe(); os.read(r, 1)"])
+def test_a_program_without_an_end_is_stopped(template, code):
+    # Time enough for an emulated processor, which is why this is not one of the tests of limits.
+    result = template.run("print('started', flush=True)\n" + code, timeout=2.0)
+    assert (result.status, result.exit_code, result.stdout) == ("timeout", -1, b"started\n")
