@@ -9,11 +9,11 @@ import pytest
 
 from bench.report import Bar, Case, Report, Series
 from bench.rounds import interleave
-from pyvmm.board.guest import KernelGuest
 from pyvmm.board.power import Ending, How
 from pyvmm.board.teaching import find
 from pyvmm.boot import layout
 from pyvmm.host import Host
+from pyvmm.kernel_guest import KernelGuest
 from pyvmm.snapshot import Snapshot
 from tests.board.programs import LOAD, announce, leave, mov, out, poke, program, repeat
 from tests.board.virtio import AVAILABLE, NOTIFY, QUEUE_SIZE, TRANSMIT, console_program, ring

@@ -4,11 +4,11 @@ import time
 from collections.abc import Mapping, Sequence
 from signal import SIGKILL, SIGXFSZ
 
-from pyvmm.board.guest import KernelGuest
+from pyvmm.agent_session import AgentSession
 from pyvmm.board.power import Ending, How
-from pyvmm.board.session import AgentSession
 from pyvmm.errors import ForkFailed, HostError
 from pyvmm.host import Host
+from pyvmm.kernel_guest import KernelGuest
 from pyvmm.linux.output import OutputStream
 from pyvmm.machine import Machine
 from pyvmm.program import make_program

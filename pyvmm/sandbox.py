@@ -12,11 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pyvmm.board.guest import KIND as KERNEL
 from pyvmm.errors import ForkFailed, HostError, SnapshotError
 from pyvmm.fork import fork
 from pyvmm.host import Host
 from pyvmm.image import Image
+from pyvmm.kernel_guest import KIND as KERNEL
 from pyvmm.kernel_sandbox import KernelSandbox
 from pyvmm.linux.boot import FrozenGuest, ProcessorFacts, Streams
 from pyvmm.linux.kernel import Kernel

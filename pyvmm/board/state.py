@@ -4,14 +4,12 @@ The devices believe the state that they are made with. It comes from a file, so 
 depends on the devices (how many ports and queues there are, whether rings lie in memory) they check themselves.
 """
 
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import msgspec
 from msgspec import Meta
 
 from pyvmm.devices.ioapic import PINS
-from pyvmm.errors import SnapshotError
-from pyvmm.snapshot import Snapshot
 
 __all__ = ["BoardState", "GuestState", "guest_state"]
 
@@ -100,12 +98,12 @@ class GuestState(TypedDict):
     ports: list[str]
 
 
-def guest_state(snapshot: Snapshot) -> GuestState:
-    """The state of the devices in ``snapshot``, checked.
+def guest_state(data: Any) -> GuestState:
+    """``data``, checked.
 
-    :raises SnapshotError: it is not the state of a board.
+    :raises ValueError: it is not the state of a board.
     """
     try:
-        return msgspec.convert(snapshot.guest, GuestState)
+        return msgspec.convert(data, GuestState)
     except msgspec.ValidationError as error:
-        raise SnapshotError(f"{snapshot.path}: the state of its devices makes no sense: {error}") from error
+        raise ValueError(str(error)) from error

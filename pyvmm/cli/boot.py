@@ -19,9 +19,9 @@ from pyvmm.cli.run import TIMED_OUT, YEAR, Outlet
 from pyvmm.errors import HostError
 
 if TYPE_CHECKING:
-    from pyvmm.board.guest import KernelGuest
     from pyvmm.board.power import Ending
     from pyvmm.host import Host
+    from pyvmm.kernel_guest import KernelGuest
 
 _CHUNK = 4096
 
@@ -129,7 +129,7 @@ def _boot(
     forks: int | None,
     stats: bool,
 ) -> int:
-    from pyvmm.board.guest import KernelGuest
+    from pyvmm.kernel_guest import KernelGuest
     from pyvmm.snapshot import Snapshot
 
     console = Outlet(sys.stdout.buffer)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import zstandard
 
-from pyvmm.board.guest import KernelGuest
-from pyvmm.board.session import AgentSession
+from pyvmm.agent_session import AgentSession
 from pyvmm.debian import KERNEL, Kernel, fetch_kernel, fetch_package, kept_path, module_files
 from pyvmm.errors import TemplateError
 from pyvmm.host import Host
 from pyvmm.image import Image
 from pyvmm.initramfs import Archive
+from pyvmm.kernel_guest import KernelGuest
 from pyvmm.linux.output import OutputStream
 from pyvmm.template.cache import TemplateCache
 from pyvmm.template.recipe import Recipe

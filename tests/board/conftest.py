@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pyvmm import Host
-from pyvmm.board.guest import KernelGuest
 from pyvmm.board.record import Sink
+from pyvmm.kernel_guest import KernelGuest
 from pyvmm.snapshot import Snapshot
 from tests.board.programs import MEMORY, catch, program
 

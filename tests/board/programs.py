@@ -6,7 +6,7 @@ The whole of the first 4 GiB is mapped one to one, so devices can be reached by 
 import struct
 from collections.abc import Iterable
 
-from pyvmm.board.guest import KernelGuest
+from pyvmm.kernel_guest import KernelGuest
 from pyvmm.kvm.abi.registers import KvmDtable
 from tests.boot.images import elf
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from pyvmm import Host
-from pyvmm.board.guest import KernelGuest
 from pyvmm.devices.virtio.port import Port
 from pyvmm.errors import SnapshotError
+from pyvmm.kernel_guest import KernelGuest
 from pyvmm.kvm import KvmError
 from pyvmm.snapshot import GUEST, MANIFEST, VCPU, Snapshot, read_manifest
 from tests.board.programs import MEMORY, announce, out, poke, program, repeat

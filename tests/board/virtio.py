@@ -3,9 +3,9 @@
 import struct
 from collections.abc import Sequence
 
-from pyvmm.board.guest import KernelGuest
 from pyvmm.boot import layout
 from pyvmm.devices.virtio.abi import virtio_mmio as mm
+from pyvmm.kernel_guest import KernelGuest
 from tests.board.programs import poke
 
 QUEUE_SIZE = 8

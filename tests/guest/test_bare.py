@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pyvmm import Host
-from pyvmm.board.guest import KernelGuest
 from pyvmm.board.power import Ending, How
 from pyvmm.board.teaching import find, teaching_guests
 from pyvmm.devices.virtio.port import Port
+from pyvmm.kernel_guest import KernelGuest
 from pyvmm.snapshot import Snapshot
 
 pytestmark = pytest.mark.kvm

@@ -7,11 +7,11 @@ from typing import Protocol
 import pytest
 
 from pyvmm import Host
-from pyvmm.board.guest import KernelGuest
 from pyvmm.board.power import How
 from pyvmm.board.record import Sink
 from pyvmm.debian import Kernel, fetch_kernel, fetch_package
 from pyvmm.initramfs import Archive
+from pyvmm.kernel_guest import KernelGuest
 from pyvmm.snapshot import Snapshot
 from pyvmm.template.cache import TemplateCache
 from pyvmm.template.linux import COMMAND_LINE

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pyvmm.board.session import AgentSession
+from pyvmm.agent_session import AgentSession
 from pyvmm.linux.output import OutputStream
 from pyvmm.program import make_program
 from tests.devices.virtio_driver import Board, Driver

@@ -112,7 +112,11 @@ class KernelGuest:
         """
         if snapshot.manifest.kind != KIND:
             raise SnapshotError(f"{snapshot.path}: a guest of kind {snapshot.manifest.kind!r}, not a kernel guest")
-        state, names = guest_state(snapshot), [port.name for port in ports]
+        names = [port.name for port in ports]
+        try:
+            state = guest_state(snapshot.guest)
+        except ValueError as error:
+            raise _damaged(snapshot, error) from error
         if state["ports"] != names:
             raise SnapshotError(f"{snapshot.path}: a guest with the ports {state['ports']}, not {names}")
         if snapshot.vcpu.system is None or snapshot.manifest.memory_size < SMALLEST_MEMORY:
@@ -124,7 +128,7 @@ class KernelGuest:
             return guest
         except ValueError as error:
             machine.close()
-            raise SnapshotError(f"{snapshot.path}: the state of its devices makes no sense: {error}") from error
+            raise _damaged(snapshot, error) from error
         except BaseException:
             machine.close()
             raise
@@ -207,3 +211,7 @@ class KernelGuest:
 
     def __repr__(self) -> str:
         return f"<KernelGuest {self.machine!r}>"
+
+
+def _damaged(snapshot: Snapshot, error: ValueError) -> SnapshotError:
+    return SnapshotError(f"{snapshot.path}: the state of its devices makes no sense: {error}")
