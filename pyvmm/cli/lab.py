@@ -20,7 +20,7 @@ def lab() -> None:
     stock kernel, whose kvm_amd then serves the very pyvmm that you run here: some ten times slower, but hardware
     KVM to the last bit. Nothing is installed; what is fetched and built stays in the cache.
 
-    It needs QEMU (apt install qemu-system-x86), apt to fetch the kernel, 3 GiB of memory, and at the first time
+    It needs QEMU (apt install qemu-system-x86), apt to fetch the kernel, 4 GiB of memory, and at the first time
     a minute and a network.
     """
 

@@ -18,7 +18,7 @@ from pyvmm.errors import HostError
 from pyvmm.lab.contents import CHECKOUT, HOME, Contents, checkout, module_paths, top_archive
 
 QEMU = "qemu-system-x86_64"
-_MEMORY_MB = 3072
+_MEMORY_MB = 4096
 _APPEND = "console=ttyS0 quiet panic=-1 mitigations=off"
 #: Everything that the tests need; the machine with a network needs more.
 _MODULES = ("kvm_amd",)
