@@ -370,8 +370,7 @@ class Kernel:
             signals.blocked, signals.saved_mask = signals.saved_mask, None
             if signals.deliverable:
                 return False
-        self._enter(task)
-        return True
+        return self._enter(task)
 
     def _switch(self, following: "Task") -> None:
         """Work for another thread: its general registers into the register page."""
@@ -397,8 +396,12 @@ class Kernel:
             assert self._stage is not None
             self._stage.set_alarm(None if at_ns is None else self.clock.host_monotonic_ns(at_ns))
 
-    def _enter(self, task: "Task") -> None:
-        """Have the next KVM_RUN go on with ``task``."""
+    def _enter(self, task: "Task") -> bool:
+        """Have the next KVM_RUN go on with ``task``; False if that was its end.
+
+        The processor then still stands in the monitor's own code with the registers of a program: on hardware in ring
+        0, about to pop a frame from a stack of the program's. It must not run on so.
+        """
         mm = task.mm
         self.registers.load(task)
         try:
@@ -407,15 +410,17 @@ class Kernel:
             # It cannot go on where it says. Linux's own IRETQ would fault, and so it gets the signal of that.
             info = SignalInfo(bad.signo, bad.code)
             self._guarded(lambda: fault(task, info))
+            if task.state is not State.DEAD:
+                try:
+                    self.cpu.resume(mm.flush_needed)
+                except BadAccess:
+                    # The handler cannot be entered either: Linux would fault for ever.
+                    end_process(task.process, bad.signo)
             if task.state is State.DEAD:
                 self.scheduler.attention = True
-                return
-            try:
-                self.cpu.resume(mm.flush_needed)
-            except BadAccess:
-                # The handler cannot be entered either: Linux would fault for ever.
-                end_process(task.process, bad.signo)
+                return False
         mm.flush_needed = False
+        return True
 
     # ------------------------------------------------------------------------------------------------ system calls
 

@@ -184,6 +184,26 @@ def test_jumping_into_the_monitors_pages_is_a_signal_or_a_system_call(run):
     assert run(code).stdout == b"{11}\n"
 
 
+def test_a_return_that_cannot_be_made_ends_the_process_and_pops_no_frame_of_its_own(run):
+    """The monitor's IRETQ would take RIP, CS and flags from the program's stack; on hardware it is in ring 0."""
+    code = RAW + (
+        "marker, payload, space = pages(1, 3, 0x21), pages(1, 7), pages(1)\n"
+        # mov rax, marker; mov byte [rax], 1; mov eax, 231 (exit_group); xor edi, edi; syscall
+        "ctypes.memmove(payload, bytes.fromhex('48b8') + struct.pack('<Q', marker) +\n"
+        "    bytes.fromhex('c60001 b8e7000000 31ff 0f05'), 32)\n"
+        # struct ucontext: uc_flags, uc_link and uc_stack are what IRETQ would pop. RIP is not canonical.
+        "registers = [0] * 15 + [space, 1 << 63, 0x202]\n"
+        "frame = struct.pack('<QQQQQ18Q4H5Q64xQ', payload, 0x33, 0x202, space + 2048, 0x2b,\n"
+        "    *registers, 0x33, 0, 0, 0x2b, 0, 0, 0, 0, 0, 0)\n"
+        "ctypes.memmove(space, frame, len(frame))\n"
+        # A child by vfork, so that the memory outlives it: mov eax, 58; syscall; test eax, eax; jz child; ret;
+        # child: mov rsp, rdi; mov eax, 15 (rt_sigreturn); syscall; hlt
+        "execute(bytes.fromhex('b83a000000 0f05 85c0 7401 c3 4889fc b80f000000 0f05 f4'), space)\n"
+        "print(os.waitstatus_to_exitcode(os.wait()[1]), ctypes.string_at(marker, 1))\n"
+    )
+    assert run(code).stdout == b"-11 b'\\x00'\n"
+
+
 def test_calling_the_stub_itself_is_only_a_system_call(run):
     # mov eax, getpid; lea rcx, [rip+..after]; mov r11, 0x202; mov rdx, stub; jmp rdx; after: ret
     code = "b827000000488d0d1300000049c7c30202000048ba0030e0ffff7f0000ffe2c3"
