@@ -44,6 +44,7 @@ PARTS = {
             f"{_PROCESSOR}test_a_forbidden_instruction_is_a_signal",
             # QEMU's emulated processor does not know INT1: outside of a VM it is SIGILL there as well.
             f"--deselect={_PROCESSOR}test_a_forbidden_instruction_is_a_signal[int1]",
+            f"{_PROCESSOR}test_a_return_that_cannot_be_made_ends_the_process_and_pops_no_frame_of_its_own",
             f"{_PROCESSOR}test_interrupts_stay_enabled_and_iopl_zero_after_popf",
             f"{_PROCESSOR}test_jumping_into_the_monitors_pages_is_a_signal_or_a_system_call",
             f"{_PROCESSOR}test_no_page_of_the_monitor_can_be_written_and_few_read",
