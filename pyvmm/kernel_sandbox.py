@@ -12,7 +12,7 @@ from pyvmm.kernel_guest import KernelGuest
 from pyvmm.linux.output import OutputStream
 from pyvmm.machine import Machine
 from pyvmm.program import make_program
-from pyvmm.result import Result
+from pyvmm.result import Result, make_result
 from pyvmm.snapshot import Snapshot
 
 __all__ = ["KernelSandbox"]
@@ -71,20 +71,15 @@ class KernelSandbox:
             said = self._guest.record.last_words()
             raise ForkFailed(f"the fork was not made fresh within {timeout:g} s ({why}). Its console said: {said!r}")
         status, code, message = self._outcome(ending)
-        stdout, stderr = self._streams
-        errors = stderr.value()
-        if message:
-            errors += (b"\n" if errors and not errors.endswith(b"\n") else b"") + message.encode() + b"\n"
-        return Result(
-            stdout.value(),
-            errors,
-            code,
+        return make_result(
+            self._streams,
             status,
-            stdout.truncated,
-            stderr.truncated,
-            (self._forked_ns - self._started_ns) / 1e9,
-            (ended_ns - begun_ns) / 1e9,
-            (ended_ns - self._started_ns) / 1e9,
+            code,
+            message,
+            asked_ns=self._started_ns,
+            forked_ns=self._forked_ns,
+            begun_ns=begun_ns,
+            ended_ns=ended_ns,
         )
 
     def _outcome(self, ending: Ending | None) -> tuple[str, int, str]:

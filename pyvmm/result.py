@@ -1,6 +1,16 @@
 """What a run gave."""
 
 from dataclasses import dataclass
+from typing import Protocol
+
+
+class Stream(Protocol):
+    """A captured stream."""
+
+    truncated: bool
+
+    def value(self) -> bytes:
+        """All that was kept of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +34,34 @@ class Result:
     exec_seconds: float
     #: Both, and what lies between.
     total_seconds: float
+
+
+def make_result(
+    streams: tuple[Stream, Stream],
+    status: str,
+    exit_code: int,
+    message: str,
+    *,
+    asked_ns: int,
+    forked_ns: int,
+    begun_ns: int,
+    ended_ns: int,
+) -> Result:
+    """The result of a run: ``message`` is what there is to say of its end, and goes behind its stderr; the times are
+    those of CLOCK_MONOTONIC when the VM was asked for, could run, began, and ended.
+    """
+    stdout, stderr = streams
+    errors = stderr.value()
+    if message:
+        errors += (b"\n" if errors and not errors.endswith(b"\n") else b"") + message.encode() + b"\n"
+    return Result(
+        stdout.value(),
+        errors,
+        exit_code,
+        status,
+        stdout.truncated,
+        stderr.truncated,
+        (forked_ns - asked_ns) / 1e9,
+        (ended_ns - begun_ns) / 1e9,
+        (ended_ns - asked_ns) / 1e9,
+    )

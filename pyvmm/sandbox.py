@@ -23,7 +23,7 @@ from pyvmm.linux.kernel import Kernel
 from pyvmm.linux.limits import Limits
 from pyvmm.machine import Machine
 from pyvmm.program import make_program
-from pyvmm.result import Result
+from pyvmm.result import Result, make_result
 from pyvmm.snapshot import Snapshot
 from pyvmm.template.cache import TemplateCache
 from pyvmm.template.recipe import GuestKind, template_name
@@ -92,10 +92,10 @@ class Sandbox:
 
     def _result(self, ended: bool, begun_ns: int, ended_ns: int, timeout: float) -> Result:
         kernel = self._kernel
-        stdout, stderr = self._streams.stdout, self._streams.stderr
+        streams = self._streams.stdout, self._streams.stderr
         end = kernel.ended
         if not kernel.refreshed:
-            said = stderr.value()[-2000:].decode("utf-8", "replace")
+            said = streams[1].value()[-2000:].decode("utf-8", "replace")
             raise ForkFailed(
                 f"the fork was not made fresh within {timeout:g} s ({end}); it was destroyed. It said: {said!r}"
             )
@@ -105,19 +105,15 @@ class Sandbox:
             status, code = "protocol_error", 1
         else:
             status, code = end.status, end.code
-        errors = stderr.value()
-        if end is not None and end.message:
-            errors += (b"\n" if errors and not errors.endswith(b"\n") else b"") + end.message.encode() + b"\n"
-        return Result(
-            stdout.value(),
-            errors,
-            code,
+        return make_result(
+            streams,
             status,
-            stdout.truncated,
-            stderr.truncated,
-            (self._forked_ns - self._started_ns) / 1e9,
-            (ended_ns - begun_ns) / 1e9,
-            (ended_ns - self._started_ns) / 1e9,
+            code,
+            end.message if end is not None else "",
+            asked_ns=self._started_ns,
+            forked_ns=self._forked_ns,
+            begun_ns=begun_ns,
+            ended_ns=ended_ns,
         )
 
     def asked_for(self, started_ns: int) -> None:
