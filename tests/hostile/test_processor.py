@@ -50,8 +50,8 @@ _PRIVILEGED = {
     "mwait": ("0f01c9", {ILL, SEGV}),
     "sysret": ("480f07", {SEGV, ILL}),
     "sysexit": ("0f35", {SEGV, ILL}),
-    "vmcall": ("0f01c1", {ILL, SEGV}),
-    "vmmcall": ("0f01d9", {0, ILL, SEGV}),  # a processor may answer it in ring 3 too
+    "vmcall": ("0f01c1", {0, ILL, SEGV}),  # the hypervisor under a host that is a VM may answer it
+    "vmmcall": ("0f01d9", {0, ILL, SEGV}),  # likewise
     "vmrun": ("0f01d8", {ILL, SEGV}),
     "clgi": ("0f01dd", {ILL, SEGV}),
     "rsm": ("0faa", {ILL, SEGV}),
@@ -114,6 +114,12 @@ def test_without_a_handler_the_signal_ends_the_program(run, name):
     code, signals = _PRIVILEGED[name]
     result = run(RAW + f"execute(bytes.fromhex({code!r}))")
     assert result.status == "crashed" and result.exit_code - 128 in signals
+
+
+def test_a_program_that_takes_all_protection_keys_from_itself_ends(run):
+    # xor ecx, ecx; xor edx, edx; mov eax, -1; wrpkru; push rax: SIGILL where the processor or the host has no keys
+    result = run(RAW + "execute(bytes.fromhex('31c931d2b8ffffffff0f01ef50'))")
+    assert result.status == "crashed" and result.exit_code - 128 in {ILL, SEGV}
 
 
 def test_interrupts_stay_enabled_and_iopl_zero_after_popf(run):
