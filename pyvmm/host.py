@@ -80,8 +80,8 @@ class Host:
         """What a snapshot is bound to: vendor, family/model/stepping, and a digest of the features that programs
         look at.
 
-        On ``kvm_pvm`` a program's CPUID shows the real processor whatever the monitor says, so a snapshot cannot be
-        moved to another model.
+        On ``kvm_pvm`` a program's CPUID shows the real processor whatever the monitor says, unless that can make CPUID
+        fault in ring 3 (``cpuid_fault``), so a snapshot cannot be moved to another model.
         """
         _, ebx, ecx, edx = self._leaf(0)
         vendor = struct.pack("<III", ebx, edx, ecx).decode("ascii", "replace")
@@ -104,9 +104,10 @@ class Host:
 
     @cached_property
     def cpuinfo(self) -> bytes:
-        """What ``/proc/cpuinfo`` shows in a guest. On ``kvm_pvm`` its CPUID is the host's, see :attr:`processor`."""
+        """What ``/proc/cpuinfo`` shows in a guest: what its CPUID does, see :attr:`processor`."""
         text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-        return guest_cpuinfo(text, self.xcr0, None if self.is_software else self._leaf)
+        shows_host = self.is_software and " cpuid_fault" not in text
+        return guest_cpuinfo(text, self.xcr0, None if shows_host else self._leaf)
 
     def close(self) -> None:
         """Close /dev/kvm. VMs that are alive go on."""
