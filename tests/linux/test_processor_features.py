@@ -1,5 +1,7 @@
 """What a program learns of the processor it runs on, from CPUID, ``/proc/cpuinfo`` and arch_prctl(2), fits together."""
 
+from pathlib import Path
+
 import pytest
 
 from pyvmm.processor import _FEATURES
@@ -33,6 +35,12 @@ print([flag for flag in flags if flag in features
        if not cpuid(*features[flag][0][:2])[features[flag][0][2]] >> features[flag][1] & 1])
 """
     assert run(program).stdout == b"[]\n"
+
+
+def test_a_program_finds_lzcnt_where_the_host_has_it(run) -> None:
+    """Without it libraries take the processor for one below x86-64-v3, and leave AVX2 and AVX-512 alone."""
+    has_it = " abm " in Path("/proc/cpuinfo").read_text()
+    assert run(f"{_ASK}\nprint(bool(cpuid(0x80000001)[2] & 1 << 5))").stdout == f"{has_it}\n".encode()
 
 
 def test_no_permission_is_to_be_had_for_amx(run) -> None:
