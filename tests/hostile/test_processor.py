@@ -86,6 +86,11 @@ _PRIVILEGED = {
     "fifteen prefixes": ("66" * 16 + "90", {SEGV, ILL}),
     "undefined 0x06": ("06", {ILL}),
     "undefined 0f ff": ("0fffc0", {ILL}),
+    "tilerelease": ("c4e27849c0", {0, ILL}),  # software KVM leaves AMX to programs, and does not tell of it
+    "tilezero without a configuration": ("c4e27849c0c4e27b49c0", {ILL}),
+    "stui": ("f30f01ef", {ILL}),
+    "enqcmd": ("4889e04883e4c0f20f38f804244889c4", {ILL, SEGV}),
+    "xsaves": ("4989e04881ec004000004883e4c031c031d20fc72c244c89c4", {ILL, SEGV}),
     "vm86": ("9c810c2400000200" "9d", {0, SEGV}),
 }  # fmt: skip
 
