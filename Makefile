@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lab guests bench conformance conformance-npm lint format clean
+.PHONY: help install serve test lab guests bench conformance conformance-npm conformance-libuv lint format clean
 
 help: ## show this list
 	@echo "pyvmm: forks virtual machines"; echo
@@ -36,6 +36,9 @@ conformance: $(VENV)/.installed-dev ## run CPython's own suite in forks against 
 
 conformance-npm: $(VENV)/.installed-dev ## run the tests of npm packages in forks against the host (needs npm); CONFORMANCE="qs"
 	@$(BIN)/python -m tests.conformance.npm $(CONFORMANCE)
+
+conformance-libuv: $(VENV)/.installed-dev ## run libuv's own tests in forks against the host (needs CMake and a C compiler)
+	@$(BIN)/python -m tests.conformance.libuv $(CONFORMANCE)
 
 # mypy knows nothing of import hooks, so api/ and guest/ are shown to it under their import names through links.
 lint: $(VENV)/.installed-dev ## ruff (rules and format) and mypy

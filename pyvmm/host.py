@@ -11,13 +11,20 @@ from pyvmm.cpuid import with_local_apic
 from pyvmm.errors import HostError
 from pyvmm.kvm import Kvm, KvmCpuid2, KvmXcr, KvmXcrs
 from pyvmm.kvm.abi.capabilities import KVM_CAP_SYNC_REGS, KVM_CAP_TSC_DEADLINE_TIMER
-from pyvmm.processor import guest_cpuinfo
+from pyvmm.processor import ECX, feature_bits, guest_cpuinfo
 
 _OSXSAVE = 1 << 27
 _OSPKE = 1 << 4
+_RDPID = 1 << 22
+_ALL_ONES = 0xFFFF_FFFF
+_EXTENDED_FEATURES = 0x8000_0001
 #: State components that a guest may use: x87, SSE, AVX, AVX-512 (three), PKRU. AMX needs a permission of its own
 #: (arch_prctl(2)).
 _XCR0_OFFERED = 0x2E7
+
+
+def _cpuinfo() -> str:
+    return Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
 
 
 class Host:
@@ -32,6 +39,8 @@ class Host:
             self.kvm.close()
             raise HostError("this KVM has no KVM_CAP_SYNC_REGS for registers; Linux 4.17 or newer on x86-64 is needed")
         self.cpuid = self.kvm.supported_cpuid()
+        if self.is_software:
+            self._add_instructions()
         self.xcr0 = self._leaf(0xD)[0] & _XCR0_OFFERED
         self.xcrs = KvmXcrs(nr_xcrs=1)
         self.xcrs.xcrs[0] = KvmXcr(xcr=0, value=self.xcr0)
@@ -42,6 +51,15 @@ class Host:
             if entry.function == function and (entry.index == index or not entry.flags & 1):
                 return entry.eax, entry.ebx, entry.ecx, entry.edx
         return 0, 0, 0, 0
+
+    def _add_instructions(self) -> None:
+        """``kvm_pvm`` leaves LZCNT out of what it supports, and on Intel's processors a program's CPUID then shows
+        none, though ring 3 executes it. Without it libraries take a processor for one below x86-64-v3, without AVX2.
+        """
+        instructions = feature_bits(_cpuinfo(), _EXTENDED_FEATURES, 0, ECX)
+        for entry in self.cpuid.entries[: self.cpuid.nent]:
+            if entry.function == _EXTENDED_FEATURES:
+                entry.ecx |= instructions
 
     @property
     def is_software(self) -> bool:
@@ -80,8 +98,8 @@ class Host:
         """What a snapshot is bound to: vendor, family/model/stepping, and a digest of the features that programs
         look at.
 
-        On ``kvm_pvm`` a program's CPUID shows the real processor whatever the monitor says, so a snapshot cannot be
-        moved to another model.
+        On ``kvm_pvm`` a program's CPUID shows the real processor whatever the monitor says (on Intel's all but the
+        extended leaves), so a snapshot cannot be moved to another model.
         """
         _, ebx, ecx, edx = self._leaf(0)
         vendor = struct.pack("<III", ebx, edx, ecx).decode("ascii", "replace")
@@ -104,9 +122,16 @@ class Host:
 
     @cached_property
     def cpuinfo(self) -> bytes:
-        """What ``/proc/cpuinfo`` shows in a guest. On ``kvm_pvm`` its CPUID is the host's, see :attr:`processor`."""
-        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-        return guest_cpuinfo(text, self.xcr0, None if self.is_software else self._leaf)
+        """What ``/proc/cpuinfo`` shows in a guest: what its CPUID does, see :attr:`processor`."""
+        return guest_cpuinfo(_cpuinfo(), self.xcr0, self._software_leaf if self.is_software else self._leaf)
+
+    def _software_leaf(self, function: int, index: int) -> tuple[int, int, int, int]:
+        """What a program finds on ``kvm_pvm``: of the extended features maybe what the monitor says, RDPID maybe not,
+        else what the host has.
+        """
+        if function == _EXTENDED_FEATURES:
+            return self._leaf(function)
+        return _ALL_ONES, _ALL_ONES, _ALL_ONES & ~_RDPID if function == 7 else _ALL_ONES, _ALL_ONES
 
     def close(self) -> None:
         """Close /dev/kvm. VMs that are alive go on."""

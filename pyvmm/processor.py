@@ -20,7 +20,7 @@ _BITS: dict[tuple[int, int, int], str] = {
     (7, 0, EDX): "- - avx512_4vnniw avx512_4fmaps fsrm - - - avx512_vp2intersect - - - - - serialize - - - - - - -"
     " - avx512_fp16",
     (7, 1, EAX): "- - - - avx_vnni avx512_bf16 - - - - fzrm fsrs fsrc - - - - - - - - - - avx_ifma",
-    (0xD, 1, EAX): "xsaveopt xsavec xgetbv1 xsaves",
+    (0xD, 1, EAX): "xsaveopt xsavec xgetbv1",
     (0x8000_0008, 0, EBX): "clzero - xsaveerptr - - - - - - wbnoinvd",
 }
 _FEATURES = {
@@ -75,24 +75,40 @@ power management:
 """
 
 
-def guest_cpuinfo(text: str, xcr0: int, leaf: Callable[[int, int], tuple[int, int, int, int]] | None) -> bytes:
+def feature_bits(text: str, function: int, index: int, register: int) -> int:
+    """The bits of a register of a CPUID leaf whose flags the host's ``/proc/cpuinfo`` names in ``text``."""
+    flags = _fields(text).get("flags", "").split()
+    bits = 0
+    for flag in flags:
+        place, bit = _FEATURES.get(flag, (None, 0))
+        bits |= (place == (function, index, register)) << bit
+    return bits
+
+
+def guest_cpuinfo(text: str, xcr0: int, leaf: Callable[[int, int], tuple[int, int, int, int]]) -> bytes:
     """``/proc/cpuinfo`` of a guest with one processor.
 
     :param text: the host's.
     :param xcr0: the state components that the guest has.
-    :param leaf: a guest's CPUID; None if it shows what the host's does.
+    :param leaf: EAX, EBX, ECX, EDX of a leaf and index of a guest's CPUID.
     """
-    fields: dict[str, str] = {}
-    for line in text.partition("\n\n")[0].splitlines():
-        name, separator, value = line.partition(":")
-        if separator:
-            fields[name.strip()] = value.strip()
+    fields = _fields(text)
     flags = [flag for flag in fields.get("flags", "").split() if _has(flag, xcr0, leaf)]
     shown = {name: fields.get(name) or default for name, default in _FIELDS.items()} | {"flags": " ".join(flags)}
     return _ENTRY.format_map(shown).encode()
 
 
-def _has(flag: str, xcr0: int, leaf: Callable[[int, int], tuple[int, int, int, int]] | None) -> bool:
+def _fields(text: str) -> dict[str, str]:
+    """What is told of the first processor."""
+    fields: dict[str, str] = {}
+    for line in text.partition("\n\n")[0].splitlines():
+        name, separator, value = line.partition(":")
+        if separator:
+            fields[name.strip()] = value.strip()
+    return fields
+
+
+def _has(flag: str, xcr0: int, leaf: Callable[[int, int], tuple[int, int, int, int]]) -> bool:
     if flag in _SYNTHETIC:
         return True
     known = _FEATURES.get(flag)
@@ -102,4 +118,4 @@ def _has(flag: str, xcr0: int, leaf: Callable[[int, int], tuple[int, int, int, i
     if xcr0 & needed != needed:
         return False
     (function, index, register), bit = known
-    return leaf is None or bool(leaf(function, index)[register] >> bit & 1)
+    return bool(leaf(function, index)[register] >> bit & 1)

@@ -180,7 +180,9 @@ class Template:
     def _freeze(self) -> FrozenGuest:
         snapshot = self.snapshot
         tsc_khz = int(snapshot.manifest.facts["tsc_khz"])
-        processor = ProcessorFacts(tsc_khz, self.host.hwcap, len(snapshot.vcpu.xsave), self.host.cpuinfo)
+        processor = ProcessorFacts(
+            tsc_khz, self.host.hwcap, len(snapshot.vcpu.xsave), self.host.xcr0, self.host.cpuinfo
+        )
         return FrozenGuest(snapshot.guest, self.image, self._limits, processor)
 
     @classmethod

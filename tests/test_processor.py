@@ -2,7 +2,7 @@
 
 import pytest
 
-from pyvmm.processor import EAX, EBX, ECX, EDX, guest_cpuinfo
+from pyvmm.processor import EAX, EBX, ECX, EDX, feature_bits, guest_cpuinfo
 
 _ALL_STATE = 0x2E7
 _HOST = """\
@@ -40,24 +40,29 @@ _PLACES = {
 }
 
 
+def _everything(function: int, index: int) -> tuple[int, int, int, int]:
+    ones = 0xFFFF_FFFF
+    return ones, ones, ones, ones
+
+
 def _fields(text: bytes) -> dict[str, str]:
     pairs = (line.split(":", 1) for line in text.decode().splitlines() if line)
     return {name.strip(): value.strip() for name, value in pairs}
 
 
-def _flags(flags: str, xcr0: int = _ALL_STATE, leaf=None) -> str:
+def _flags(flags: str, xcr0: int = _ALL_STATE, leaf=_everything) -> str:
     return _fields(guest_cpuinfo(_HOST.format(flags=flags), xcr0, leaf))["flags"]
 
 
 def test_the_hosts_processor_is_shown_as_one() -> None:
-    fields = _fields(guest_cpuinfo(_HOST.format(flags="fpu"), _ALL_STATE, None))
+    fields = _fields(guest_cpuinfo(_HOST.format(flags="fpu"), _ALL_STATE, _everything))
     assert (fields["vendor_id"], fields["model"], fields["model name"]) == ("GenuineIntel", "143", "Some Processor")
     assert (fields["processor"], fields["siblings"]) == ("0", "1")
     assert not {"microcode", "bugs"} & fields.keys()
 
 
 def test_a_host_that_tells_nothing_still_gives_all_fields() -> None:
-    fields = _fields(guest_cpuinfo("", _ALL_STATE, None))
+    fields = _fields(guest_cpuinfo("", _ALL_STATE, _everything))
     assert fields["flags"] == ""
     assert fields["vendor_id"] == "unknown"
 
@@ -82,3 +87,10 @@ def test_a_flag_is_shown_if_its_bit_of_cpuid_is_set(flag: str) -> None:
         return values[0], values[1], values[2], values[3]
 
     assert _flags(" ".join(_PLACES), _ALL_STATE, leaf) == flag
+
+
+def test_the_bits_of_a_leaf_are_those_of_the_flags_that_are_named() -> None:
+    text = _HOST.format(flags="lm abm 3dnowprefetch avx2 unheard_of")
+    assert feature_bits(text, 0x8000_0001, 0, ECX) == 1 << 5 | 1 << 8
+    assert feature_bits(text, 0x8000_0001, 0, EDX) == 1 << 29
+    assert feature_bits("", 7, 0, EBX) == 0

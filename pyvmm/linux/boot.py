@@ -42,6 +42,8 @@ class ProcessorFacts:
     tsc_khz: int
     hwcap: int
     xsave_size: int
+    #: The state components that programs are told of.
+    xcr0: int
     #: ``/proc/cpuinfo``.
     cpuinfo: bytes = b""
 
@@ -100,7 +102,8 @@ def boot(
     clock = Clock(0, facts.tsc_khz)
     vfs = Vfs(image, clock, limits)
     kernel = Kernel(memory, vfs, clock, limits, streams.stdout, streams.stderr, streams.stdin)
-    kernel.hwcap, kernel.xsave_size, kernel.cpuinfo = facts.hwcap, facts.xsave_size, facts.cpuinfo
+    kernel.hwcap, kernel.xcr0 = facts.hwcap, facts.xcr0
+    kernel.xsave_size, kernel.cpuinfo = facts.xsave_size, facts.cpuinfo
     mm = AddressSpace(memory, frames, cast(InodeTable, vfs), prepare=stub.map_system_pages)
     cpu = Cpu(page, memory.view)
     mem = UserMemory(mm, memory.view, memory.words)
@@ -159,7 +162,8 @@ class FrozenGuest:
         vfs = Vfs.restore(self._image, self._vfs, clock, limits)
         kernel = Kernel(memory, vfs, clock, limits, streams.stdout, streams.stderr, streams.stdin)
         facts = self._facts
-        kernel.hwcap, kernel.xsave_size, kernel.cpuinfo = facts.hwcap, facts.xsave_size, facts.cpuinfo
+        kernel.hwcap, kernel.xcr0 = facts.hwcap, facts.xcr0
+        kernel.xsave_size, kernel.cpuinfo = facts.xsave_size, facts.cpuinfo
         frames = FrameAllocator(memory, 0)
         frames.restore(self._frames)
         mm = AddressSpace(memory, frames, cast(InodeTable, vfs), self._space.root, stub.map_system_pages)

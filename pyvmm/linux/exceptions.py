@@ -10,6 +10,7 @@ from pyvmm.linux.abi.signal import (
     FPE_FLTINV,
     FPE_INTDIV,
     ILL_ILLOPN,
+    SEGV_PKUERR,
     SI_KERNEL,
     SIGBUS,
     SIGFPE,
@@ -28,7 +29,7 @@ GENERAL_PROTECTION = 13
 _INVALID_OPCODE, _PAGE_FAULT = 6, 14
 _INT_N = b"\xcd"
 #: Bits of a page fault's error code.
-_WRITE, _EXECUTE = 2, 16
+_WRITE, _EXECUTE, _PROTECTION_KEY = 2, 16, 32
 
 _SIGNALS = {
     0: (SIGFPE, FPE_INTDIV),  # #DE
@@ -69,6 +70,9 @@ def handle_exception(task: "Task", vector: int) -> None:
     if vector == _PAGE_FAULT:
         address = cpu.fault_address
         try:
+            if error & _PROTECTION_KEY:
+                # No page has a key, but kvm_pvm leaves WRPKRU to programs, which can take their rights from themselves.
+                raise BadAccess(SIGSEGV, SEGV_PKUERR)
             task.mm.fault(address, bool(error & _WRITE), bool(error & _EXECUTE))
         except BadAccess as bad:
             fault(task, SignalInfo(bad.signo, bad.code, address, trapno=vector, error=error, cr2=address))

@@ -70,8 +70,9 @@ class Kernel:
 
     hostname: bytes = b"sandbox"
     cpu_count = 1
-    #: AT_HWCAP, the size of the processor's extended state in bytes, and what ``/proc/cpuinfo`` tells of it.
+    #: AT_HWCAP, the components of the processor's extended state, its size in bytes, and what ``/proc/cpuinfo`` tells.
     hwcap = 0
+    xcr0 = 0
     xsave_size = 0
     cpuinfo: bytes = b""
 

@@ -214,6 +214,8 @@ def _build_frame(task: "Task", vcpu: XsaveState, action: Action, info: SignalInf
         rflags=registers["rflags"] & ~(_RFLAGS_TF | _RFLAGS_DF | _RFLAGS_RF),
     )
     cpu.set_registers(registers)
+    # A handler may compute whatever the program was about: ``fpu__clear_user_states()``.
+    vcpu.set_xsave(initial_xsave(len(xsave)))
 
 
 def siginfo_bytes(info: SignalInfo) -> bytes:

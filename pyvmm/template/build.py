@@ -146,7 +146,9 @@ def _boot(recipe: Recipe, image: Image, host: Host) -> tuple[Machine, Kernel, bo
     machine = Machine(host, memory)
     try:
         streams = boot.Streams(limits.output_bytes)
-        facts = boot.ProcessorFacts(machine.vcpu.get_tsc_khz(), host.hwcap, machine.vcpu.xsave_size, host.cpuinfo)
+        facts = boot.ProcessorFacts(
+            machine.vcpu.get_tsc_khz(), host.hwcap, machine.vcpu.xsave_size, host.xcr0, host.cpuinfo
+        )
         argv = _command(recipe)
         envp = [f"{name}={value}" for name, value in recipe.env.items()]
         kernel = boot.boot(

@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from tests.conformance.comparing import compare
+from tests.conformance.document import DOCUMENT
 from tests.conformance.running import CPYTHON, NOT_INSTALLED, is_installed
-from tests.conformance.scores import DOCUMENT
 from tests.conformance.tiers import TIERS
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.conformance.comparing import compare
+from tests.conformance.document import DOCUMENT
 from tests.conformance.running import Suite
-from tests.conformance.scores import DOCUMENT
 from tests.conformance.tiers import PACKAGE_TIERS
 
 

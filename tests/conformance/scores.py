@@ -2,22 +2,19 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 
+from tests.conformance.document import DOCUMENT, read, without_sections
 from tests.conformance.records import Difference, Record, exclusions
 from tests.conformance.tiers import PACKAGE_TIERS, TIERS, TITLES
 
-DOCUMENT = Path("docs/conformance.md")
-#: Where the section begins that tests.conformance.npm makes.
-NPM_HEADING = "# npm packages"
-
+_HEADINGS = ("# CPython's own suite, inside forks", "# numpy and pandas", "# Exclusions")
 _COLUMNS = (
     "module", "host: passed", "failed", "skipped", "s", "inside: passed", "failed", "skipped", "s", "differ",
 )  # fmt: skip
-_INTRODUCTION = """\
-# CPython's own suite, inside forks
+_INTRODUCTION = f"""\
+{_HEADINGS[0]}
 
 The regression tests of the very interpreter that is in the image, module by module: once on the host and once in a fork
 of a template that has the tests in its image (`tests/conformance/suite.toml`), with the same program, environment and
@@ -33,8 +30,8 @@ here, so it has no row.
 the tables below. *Differ* counts the tests that pass on the host and do not pass inside (failed, skipped, or not
 reached), and those that fail only there.
 """
-_PACKAGES_INTRODUCTION = """\
-# numpy and pandas
+_PACKAGES_INTRODUCTION = f"""\
+{_HEADINGS[1]}
 
 Their own tests, by `python -m pytest --pyargs MODULE` in the same manner: one fork a module, on the host with the same
 interpreter and the very folder of packages that is in the image (`tests/conformance/packages.toml`). Left out on both
@@ -79,9 +76,10 @@ def update(scores: list[Score]) -> None:
     rows.update((score.module, score) for score in scores)
     parts = [_INTRODUCTION, *_tables(TIERS, rows), _PACKAGES_INTRODUCTION, *_tables(PACKAGE_TIERS, rows)]
     excluded = [f"* `{each.test}`: {each.reason} ({each.date})" for each in exclusions()]
-    parts.append("# Exclusions\n")
+    parts.append(f"{_HEADINGS[2]}\n")
     parts.append("\n".join(excluded or ["None."]) + "\n")
-    DOCUMENT.write_text("\n".join(parts) + _npm_section())
+    others = without_sections(read(), _HEADINGS)
+    DOCUMENT.write_text("\n".join([*parts, others] if others else parts))
 
 
 def _tables(tiers: Mapping[str, Sequence[str]], rows: Mapping[str, Score]) -> Iterator[str]:
@@ -90,11 +88,6 @@ def _tables(tiers: Mapping[str, Sequence[str]], rows: Mapping[str, Score]) -> It
         own += sorted((each for each in rows.values() if each.tier == tier and each not in own), key=lambda s: s.module)
         if own:
             yield _table(tier, own)
-
-
-def _npm_section() -> str:
-    _, found, section = (DOCUMENT.read_text() if DOCUMENT.exists() else "").partition(f"\n{NPM_HEADING}\n")
-    return found + section
 
 
 def _table(tier: str, scores: list[Score]) -> str:
@@ -116,7 +109,7 @@ def _read() -> list[Score]:
     """The rows that the document has."""
     scores = []
     tier = ""
-    for line in DOCUMENT.read_text().split("\n") if DOCUMENT.exists() else ():
+    for line in read().split("\n"):
         if found := re.match(r"## ([A-Z]): ", line):
             tier = found[1]
         cells = [cell.strip() for cell in line.strip("|").split("|")]

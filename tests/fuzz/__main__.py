@@ -21,6 +21,7 @@ _PERSONALITY = "/pyvmm/linux/"
 #: Seconds: a record makes at most 24 calls, none of which may take longer than its alarm.
 _LIMIT = 10.0
 _RSS_SLACK = 64 << 20
+_NO_END = "it did not end"
 
 
 class _Errors(logging.Handler):
@@ -66,7 +67,7 @@ def play(template: Template, record: Record, errors: _Errors) -> str:
     if errors.lines:
         return errors.lines[0]
     if result.status == "timeout":
-        return "it did not end"
+        return _NO_END
     if result.status == "protocol_error" or b"internal error" in result.stderr:
         return f"{result.status}: {result.stderr[-500:]!r}"
     return ""
@@ -98,6 +99,8 @@ def main() -> int:
                 record = make_record(generator)
             with coverage:
                 wrong = play(template, record, errors)
+            if wrong == _NO_END:
+                wrong = play(template, record, errors)  # the trace function may have taken the time
             rounds += 1
             if rounds == 50:
                 resident = psutil.Process().memory_info().rss

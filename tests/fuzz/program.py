@@ -33,7 +33,7 @@ _WORDS += [2**32, 2**63 - 1, 2**63, 2**64 - 1, 2**64 - 2, 2**64 - 100, 0x7FFF_FF
 _PIECES = [b"/tmp/f\0", b"/proc/self/maps\0", b"/dev/zero\0", b".\0", b"..\0", b"/tmp/l\0", b"\0" * 32, b"\xff" * 16]
 
 #: Performs the record that it is given as its first argument. Nothing in it may wait for long: an alarm that has no
-#: handler would end it, so it has one.
+#: handler would end it, so it has one; it comes again and again, for the first may come before the call has begun.
 GUEST = """
 import ctypes, json, signal, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -53,7 +53,7 @@ for kind, first, second in json.loads(sys.argv[1]):
         data = bytes.fromhex(second)
         ctypes.memmove(arena + first % 65000, data, min(len(data), 500))
     else:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
         words = [ctypes.c_ulong(word(value) & (1 << 64) - 1) for value in second]
         result = libc.syscall(ctypes.c_long(first), *words)
         results.append(result if result != -1 else -ctypes.get_errno())

@@ -87,6 +87,11 @@ _PRIVILEGED = {
     "fifteen prefixes": ("66" * 16 + "90", {SEGV, ILL}),
     "undefined 0x06": ("06", {ILL}),
     "undefined 0f ff": ("0fffc0", {ILL}),
+    "tilerelease": ("c4e27849c0", {0, ILL}),  # software KVM leaves AMX to programs, and does not tell of it
+    "tilezero without a configuration": ("c4e27849c0c4e27b49c0", {ILL}),
+    "stui": ("f30f01ef", {ILL}),
+    "enqcmd": ("4889e04883e4c0f20f38f804244889c4", {ILL, SEGV}),
+    "xsaves": ("4989e04881ec004000004883e4c031c031d20fc72c244c89c4", {ILL, SEGV}),
     "vm86": ("9c810c2400000200" "9d", {0, SEGV}),
 }  # fmt: skip
 
@@ -115,6 +120,12 @@ def test_without_a_handler_the_signal_ends_the_program(run, name):
     code, signals = _PRIVILEGED[name]
     result = run(RAW + f"execute(bytes.fromhex({code!r}))")
     assert result.status == "crashed" and result.exit_code - 128 in signals
+
+
+def test_a_program_that_takes_all_protection_keys_from_itself_ends(run):
+    # xor ecx, ecx; xor edx, edx; mov eax, -1; wrpkru; push rax: SIGILL where the processor or the host has no keys
+    result = run(RAW + "execute(bytes.fromhex('31c931d2b8ffffffff0f01ef50'))")
+    assert result.status == "crashed" and result.exit_code - 128 in {ILL, SEGV}
 
 
 def test_interrupts_stay_enabled_and_iopl_zero_after_popf(run):

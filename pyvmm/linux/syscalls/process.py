@@ -1,7 +1,7 @@
 """The process itself: its end, its numbers, its limits, prctl(2) and arch_prctl(2)."""
 
 import struct
-from errno import EFAULT, EINVAL, ENOSYS, EPERM, ESRCH
+from errno import EFAULT, EINVAL, ENODEV, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi.signal import NSIG
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from pyvmm.linux.task import Task
 
 ARCH_SET_GS, ARCH_SET_FS, ARCH_GET_FS, ARCH_GET_GS = 0x1001, 0x1002, 0x1003, 0x1004
+ARCH_GET_CPUID, ARCH_SET_CPUID = 0x1011, 0x1012
+ARCH_GET_XCOMP_SUPP, ARCH_GET_XCOMP_PERM, ARCH_REQ_XCOMP_PERM = 0x1021, 0x1022, 0x1023
+#: State components that Linux knows (``enum xfeature``); of those that need a permission, AMX, none is to be had.
+_XFEATURE_MAX = 19
 
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_DUMPABLE = 1, 2, 3, 4
 PR_SET_NAME, PR_GET_NAME = 15, 16
@@ -87,7 +91,7 @@ def get_robust_list(task: "Task", pid: Int, head: Pointer, size: Pointer) -> int
 
 @syscall
 def arch_prctl(task: "Task", code: Int, address: Pointer) -> int:
-    """arch_prctl(2): the bases of FS and GS."""
+    """arch_prctl(2): the bases of FS and GS, and what it tells of the processor."""
     if code in (ARCH_SET_FS, ARCH_SET_GS):
         if address >= TASK_SIZE:
             raise GuestError(EPERM)
@@ -102,6 +106,15 @@ def arch_prctl(task: "Task", code: Int, address: Pointer) -> int:
     if code == ARCH_GET_GS:
         task.mem.write_u64(address, task.cpu.gs_base)
         return 0
+    if code == ARCH_GET_CPUID:
+        return 1
+    if code == ARCH_SET_CPUID:
+        raise GuestError(ENODEV)
+    if code in (ARCH_GET_XCOMP_SUPP, ARCH_GET_XCOMP_PERM):
+        task.mem.write_u64(address, task.kernel.xcr0)
+        return 0
+    if code == ARCH_REQ_XCOMP_PERM:
+        raise GuestError(EOPNOTSUPP if address < _XFEATURE_MAX else EINVAL)
     raise GuestError(EINVAL)
 
 

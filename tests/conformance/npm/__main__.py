@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from pyvmm import Template
+from tests.conformance.document import DOCUMENT
 from tests.conformance.npm.packages import fetch, is_installed, package_list
 from tests.conformance.npm.running import Run, node_program, run_inside, run_on_host
 from tests.conformance.npm.scores import Score, write
-from tests.conformance.scores import DOCUMENT
 
 _LOGS = Path("build/conformance")
 

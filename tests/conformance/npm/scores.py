@@ -4,15 +4,16 @@ import re
 
 import msgspec
 
+from tests.conformance.document import DOCUMENT, read, section, with_section
 from tests.conformance.npm.packages import Package, package_list
 from tests.conformance.npm.running import Run
-from tests.conformance.scores import DOCUMENT, NPM_HEADING
 
+HEADING = "# npm packages"
 _COLUMNS = (
     "package", "version", "host: ok", "not ok", "skipped", "s", "inside: ok", "not ok", "skipped", "s", "output",
 )  # fmt: skip
 _INTRODUCTION = f"""\
-{NPM_HEADING}
+{HEADING}
 
 The tests that these packages are published with, unmodified, once on the host and once in a fork of the template of
 Node: the same node program, command, files and environment, as an unprivileged user. npm fetches them on the host, in
@@ -57,8 +58,9 @@ class Score(msgspec.Struct, frozen=True):
 
 def update(scores: list[Score], listed: tuple[Package, ...], document: str) -> str:
     """The document with these rows; packages that were not run now keep theirs."""
-    head, _, section = document.partition(f"\n{NPM_HEADING}\n")
-    rows = {score.package: score for score in _read(section)} | {score.package: score for score in scores}
+    rows = {score.package: score for score in _read(section(document, HEADING))} | {
+        score.package: score for score in scores
+    }
     kept = [rows[each.name] for each in listed if each.name in rows]
     columns = list(zip(*(msgspec.structs.astuple(score)[2:-1] for score in kept), strict=True))
     total = Score("**all**", "", *(round(sum(column), 1) for column in columns), "")
@@ -76,22 +78,22 @@ def update(scores: list[Score], listed: tuple[Package, ...], document: str) -> s
         "",
         *(f"* {each.name}: {_names(each.without.files)}: {each.without.reason}" for each in listed if each.without),
     ]
-    return f"{head.rstrip()}\n\n" + "\n".join(lines) + "\n"
+    return with_section(document, HEADING, "\n".join(lines))
 
 
 def write(scores: list[Score]) -> None:
     """Put the scores into the document."""
-    DOCUMENT.write_text(update(scores, package_list().package, DOCUMENT.read_text()))
+    DOCUMENT.write_text(update(scores, package_list().package, read()))
 
 
 def _names(files: tuple[str, ...]) -> str:
     return ", ".join(f"`{each}`" for each in files)
 
 
-def _read(section: str) -> list[Score]:
+def _read(text: str) -> list[Score]:
     """The rows that the section has."""
     found = []
-    for line in section.split("\n"):
+    for line in text.split("\n"):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == len(_COLUMNS) and re.fullmatch(r"\d[\w.-]*", cells[1]):
             values = [float(cell) if "." in cell else int(cell) for cell in cells[2:-1]]

@@ -2,9 +2,8 @@
 
 from tests.conformance.npm.packages import Package, package_list
 from tests.conformance.npm.running import Run
-from tests.conformance.npm.scores import Score, update
+from tests.conformance.npm.scores import HEADING, Score, update
 from tests.conformance.npm.tap import Counts, parse
-from tests.conformance.scores import NPM_HEADING
 
 
 def _score(name: str, ok_inside: bytes) -> Score:
@@ -31,7 +30,7 @@ def test_rows_of_packages_that_were_not_run_now_stay_in_the_document() -> None:
     listed = (Package("a", "1.0.0", ("test.js",)), Package("b", "1.0.0", ("test.js",)))
     before = update([_score("a", b"ok 1\n"), _score("b", b"ok 1\nok 2\n")], listed, "# CPython\n")
     after = update([_score("a", b"ok 1\nok 2\n")], listed, before)
-    assert after.startswith(f"# CPython\n\n{NPM_HEADING}\n")
+    assert after.startswith(f"# CPython\n\n{HEADING}\n")
     assert "| a | 1.0.0 | 2 | 0 | 0 | 1.0 | 1 | 0 | 0 | 2.0 | differs |" in before
     assert "| a | 1.0.0 | 2 | 0 | 0 | 1.0 | 2 | 0 | 0 | 2.0 | same |" in after
     assert "| b | 1.0.0 | 2 | 0 | 0 | 1.0 | 2 | 0 | 0 | 2.0 | same |" in after
