@@ -1,11 +1,12 @@
 """QEMU as the emulated host: its command, its console, and the results that come back."""
 
 import os
+import select
 import shutil
 import subprocess
 import tarfile
 import tempfile
-import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,7 +29,17 @@ _NETWORK_MODULES = ("virtio_pci", "virtio_net")
 _KEPT_BYTES = 2000
 _REPORT = "report.xml"
 
+#: Seconds without a word after which an emulated host that runs tests is taken for stuck: longer than any test may
+#: take. QEMU 7.2's SVM now and then goes on delivering interrupts to a processor that has them off, for ever.
+_SILENCE = 240.0
+#: How often one that was stuck is started anew.
+_ATTEMPTS = 3
+
 Write = Callable[[bytes], object]
+
+
+class Stuck(HostError):
+    """The emulated host does not go on."""
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -54,21 +65,30 @@ class Results:
 
 
 def test(contents: Contents, arguments: Sequence[str], write: Write, *, seconds: float, colour: bool) -> Results:
-    """Run pytest with these arguments inside; ``write`` gets what it prints, as it prints it.
+    """Run pytest with these arguments inside; ``write`` gets what it prints, as it prints it. It begins anew if the
+    emulated host gets stuck.
 
     :raises HostError: QEMU is not there, or the emulated host ended, or was stopped after ``seconds``, without results.
     """
     checkout()
     command = ["/usr/local/bin/python3", "-m", "pytest", f"--junit-xml=/lab/results/{_REPORT}"]
     command += [f"--color={'yes' if colour else 'no'}", "-p", "no:cacheprovider", *arguments]
-    return _run(contents, command, write, tests=True, seconds=seconds, network=None)
+    deadline = time.monotonic() + seconds
+    for attempt in range(1, _ATTEMPTS):
+        try:
+            left = deadline - time.monotonic()
+            return _run(contents, command, write, tests=True, seconds=left, silence=_SILENCE, network=None)
+        except Stuck:
+            write(b"\n*** the emulated host is stuck; starting another one (%d of %d)\n" % (attempt + 1, _ATTEMPTS))
+    left = deadline - time.monotonic()
+    return _run(contents, command, write, tests=True, seconds=left, silence=_SILENCE, network=None)
 
 
 def serve(contents: Contents, write: Write, *, host: str, port: int) -> Results:
     """Run ``pyvmm serve`` inside until it ends, answering at this host's address and port."""
     command = ["/usr/local/bin/python3", "/usr/local/bin/pyvmm", "serve", "--host", "0.0.0.0", "--port", "8080"]
     network = f"user,model=virtio-net-pci,hostfwd=tcp:{host}:{port}-:8080"
-    return _run(contents, command, write, tests=False, seconds=None, network=network)
+    return _run(contents, command, write, tests=False, seconds=None, silence=None, network=network)
 
 
 def find_qemu() -> str:
@@ -90,7 +110,14 @@ def qemu_command(qemu: str, kernel: Path, initrd: Path, results: Path, network: 
 
 
 def _run(
-    contents: Contents, command: list[str], write: Write, *, tests: bool, seconds: float | None, network: str | None
+    contents: Contents,
+    command: list[str],
+    write: Write,
+    *,
+    tests: bool,
+    seconds: float | None,
+    silence: float | None,
+    network: str | None,
 ) -> Results:
     qemu = find_qemu()
     modules = [*_MODULES, *(_NETWORK_MODULES if network else ())]
@@ -116,25 +143,36 @@ def _run(
         started = qemu_command(qemu, contents.kernel.bzimage, initrd, results, network)
         complaints = Path(folder) / "complaints"
         with complaints.open("wb") as stream:
-            said = watch(started, write, stream, seconds)
+            said = watch(started, write, stream, seconds, silence)
         return read_results(results, said + complaints.read_bytes()[-_KEPT_BYTES:])
 
 
-def watch(command: list[str], write: Write, complaints: BinaryIO, seconds: float | None) -> bytes:
-    """Run QEMU to its end and show its console; the end of what that said."""
+def watch(
+    command: list[str], write: Write, complaints: BinaryIO, seconds: float | None, silence: float | None = None
+) -> bytes:
+    """Run QEMU to its end, for at most ``seconds``, and show its console; the end of what that said.
+
+    :raises Stuck: it said nothing for ``silence`` seconds.
+    """
     said = b""
+    deadline = None if seconds is None else time.monotonic() + seconds
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints) as process:
         assert process.stdout is not None
         console = process.stdout.fileno()
-        timer = threading.Timer(seconds or 0, process.kill)
         try:
-            if seconds is not None:
-                timer.start()
-            for data in iter(lambda: os.read(console, 1 << 16), b""):
+            while True:
+                left = None if deadline is None else max(deadline - time.monotonic(), 0)
+                waits = [each for each in (left, silence) if each is not None]
+                if not select.select([console], [], [], min(waits) if waits else None)[0]:
+                    if left == min(waits):
+                        break
+                    raise Stuck(f"the emulated host said nothing for {silence:g} s")
+                data = os.read(console, 1 << 16)
+                if not data:
+                    break
                 write(data)
                 said = (said + data)[-_KEPT_BYTES:]
         finally:
-            timer.cancel()
             process.kill()
     return said
 

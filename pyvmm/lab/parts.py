@@ -35,11 +35,10 @@ PARTS = {
         ),
     ),
     "process": Part(
-        "process guests: a python template, forks, threads, signals, processes, memory taken away",
+        "process guests: a python template, forks with exec, memory taken away, the processor's privileges",
         (
             "tests/lab/test_forks.py",
             "tests/run/test_translations.py",
-            "tests/run/test_threads.py",
             "tests/run/test_exits.py::test_a_wild_pointer_is_a_segmentation_fault_and_faulthandler_says_where",
             f"{_PROCESSOR}test_a_forbidden_instruction_is_a_signal",
             # QEMU's emulated processor does not know INT1: outside of a VM it is SIGILL there as well.
@@ -49,13 +48,14 @@ PARTS = {
             f"{_PROCESSOR}test_jumping_into_the_monitors_pages_is_a_signal_or_a_system_call",
             f"{_PROCESSOR}test_no_page_of_the_monitor_can_be_written_and_few_read",
             f"{_PROCESSOR}test_extended_state_survives_system_calls_and_faults",
-            *(f"{_SAME}[{name}]" for name in _PROGRAMS),
         ),
     ),
-    "guests": Part(
-        "bare metal: the teaching guests, the board, interrupts, state in snapshots",
-        ("tests/guest/test_bare.py", "tests/board"),
+    "programs": Part(
+        "process guests: threads, and programs that do the same as on the emulated host's own Linux",
+        ("tests/run/test_threads.py", *(f"{_SAME}[{name}]" for name in _PROGRAMS)),
     ),
+    "guests": Part("bare metal: all teaching guests", ("tests/guest/test_bare.py",)),
+    "board": Part("bare metal: the board, interrupts, endings, state in snapshots", ("tests/board",)),
     "linux": Part(
         "stock Linux: to userland, its template, snapshot, forks with exec",
         ("tests/lab/test_linux_boot.py", "tests/lab/test_linux_template.py"),

@@ -49,3 +49,23 @@ def test_the_console_is_passed_on_and_its_end_is_kept(tmp_path):
 def test_an_emulated_host_that_takes_too_long_is_ended(tmp_path):
     with (tmp_path / "complaints").open("wb") as complaints:
         assert not machine.watch(["/bin/sleep", "100"], lambda data: None, complaints, 0.1)
+
+
+def test_an_emulated_host_that_says_nothing_is_stuck(tmp_path):
+    with (tmp_path / "complaints").open("wb") as complaints, pytest.raises(machine.Stuck, match="nothing for 0.1 s"):
+        machine.watch(["/bin/sleep", "100"], lambda data: None, complaints, 60, 0.1)
+
+
+def test_a_host_that_was_stuck_is_started_anew(monkeypatch):
+    outcomes = [machine.Stuck("stuck"), machine.Stuck("stuck"), machine.Results(0, {})]
+    shown = bytearray()
+
+    def run(*_, **__):
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(machine, "_run", run)
+    assert machine.test(None, [], shown.extend, seconds=60, colour=False).status == 0
+    assert shown.count(b"starting another one") == 2
