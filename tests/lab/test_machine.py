@@ -52,7 +52,7 @@ def test_an_emulated_host_that_takes_too_long_is_ended(tmp_path):
 
 
 def test_an_emulated_host_that_says_nothing_is_stuck(tmp_path):
-    with (tmp_path / "complaints").open("wb") as complaints, pytest.raises(machine.Stuck, match="nothing for 0.1 s"):
+    with (tmp_path / "complaints").open("wb") as complaints, pytest.raises(machine.Stuck, match="said nothing"):
         machine.watch(["/bin/sleep", "100"], lambda data: None, complaints, 60, 0.1)
 
 
