@@ -8,6 +8,8 @@ from pyvmm.linux.abi.poll import (
     POLLERR,
     POLLHUP,
     POLLIN,
+    POLLPRI,
+    POLLRDBAND,
     POLLRDHUP,
     POLLRDNORM,
 )
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from pyvmm.linux.task import Task
 
 READABLE = POLLIN | POLLRDNORM
+#: ``sock_def_readable()``: data or a connection has come.
+ARRIVED = READABLE | POLLPRI | POLLRDBAND
 
 
 @dataclass(slots=True)

@@ -44,7 +44,7 @@ from pyvmm.linux.net.inet import InetSocket
 from pyvmm.linux.net.network import Network
 from pyvmm.linux.net.ports import PortTable, accepts
 from pyvmm.linux.net.queues import Message
-from pyvmm.linux.net.socket import READABLE, Outgoing, Received
+from pyvmm.linux.net.socket import ARRIVED, READABLE, Outgoing, Received
 from pyvmm.linux.net.stream import StreamSocket
 from pyvmm.linux.net.tcp_options import get_tcp_option, set_tcp_option
 
@@ -146,7 +146,7 @@ class TcpSocket(StreamSocket, InetSocket):
             if not end.options.send_buffer_set:
                 end.options.send_buffer = _GROWN_BUFFER
         client.changed.wake()
-        self.changed.wake()
+        self.changed.wake(ARRIVED)
 
     def _stop_listening(self) -> None:
         assert self.local is not None
@@ -358,7 +358,7 @@ class TcpSocket(StreamSocket, InetSocket):
         piece = data[:room]
         if not peer.queue.append(piece):
             peer.queue.push(Message(piece), self)
-        peer.changed.wake()
+        peer.changed.wake(ARRIVED)
         return len(piece)
 
     def _put_urgent(self, peer: "TcpSocket", data: bytes, room: int, outgoing: Outgoing) -> int:
@@ -371,7 +371,7 @@ class TcpSocket(StreamSocket, InetSocket):
             peer.queue.push(Message(data), self)
         else:
             peer.urgent = data
-        peer.changed.wake()
+        peer.changed.wake(ARRIVED)
         return 1
 
     def receive(self, task: "Task", count: int, flags: int) -> Received:

@@ -37,7 +37,7 @@ from pyvmm.linux.net.inet import InetSocket
 from pyvmm.linux.net.options import integer, pack_integer
 from pyvmm.linux.net.ports import PortTable, accepts
 from pyvmm.linux.net.queues import Message
-from pyvmm.linux.net.socket import Outgoing, Received
+from pyvmm.linux.net.socket import ARRIVED, Outgoing, Received
 
 if TYPE_CHECKING:
     from pyvmm.linux.task import Task
@@ -117,7 +117,7 @@ class UdpSocket(InetSocket):
             if error.errno != ENOBUFS:
                 raise
             return len(data)
-        receiver.changed.wake()
+        receiver.changed.wake(ARRIVED)
         return len(data)
 
     def _target(self, destination: bytes) -> Endpoint:

@@ -7,7 +7,7 @@ from pyvmm.linux.abi.socket import MSG_ERRQUEUE, MSG_OOB, RCV_SHUTDOWN, SEND_SHU
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.net.network import current_creds
 from pyvmm.linux.net.queues import Message
-from pyvmm.linux.net.socket import Outgoing
+from pyvmm.linux.net.socket import ARRIVED, Outgoing
 from pyvmm.linux.net.stream import StreamSocket
 from pyvmm.linux.net.unix_connection import UnixConnection
 
@@ -44,7 +44,7 @@ class UnixStream(StreamSocket, UnixConnection):
         piece = data[: min(_PIECE_MAX, (self.send_capacity >> 1) - 64)]
         rights = outgoing.rights if is_first else ()
         peer.queue.push(Message(piece, rights=rights, creds=outgoing.creds), self)
-        peer.changed.wake()
+        peer.changed.wake(ARRIVED)
         return len(piece)
 
     def check_receivable(self, flags: int) -> None:
