@@ -174,6 +174,8 @@ class FrozenGuest:
         process.rlimits = list(self._rlimits)
         process.exe_path = state["exe_path"]
         process.argv, process.envp = list(state["argv"]), list(state["envp"])
+        process.dumpable, process.death_signal = state["dumpable"], state["death_signal"]
+        process.is_subreaper = state["is_subreaper"]
         mem = UserMemory(mm, memory.view, memory.words)
         files, fs = FdTable.restore(self._files, vfs), FsContext.restore(self._fs, vfs)
         files.users = len(self._threads)
@@ -183,6 +185,8 @@ class FrozenGuest:
             task = Task(kernel, process, cpu, mm, mem, files, fs, signals, pid + frozen.offset)
             task.comm = frozen.comm
             task.clear_child_tid, task.robust_list = frozen.clear_child_tid, frozen.robust_list
+            task.nice, task.policy, task.mempolicy = frozen.nice, frozen.policy, frozen.mempolicy
+            task.no_new_privs = frozen.no_new_privs
             if frozen is self._threads[0]:
                 kernel.begin_with(task)
                 cpu.rip, cpu.rflags, cpu.rsp = frozen.context.rip, frozen.context.rflags, frozen.context.rsp
@@ -206,6 +210,10 @@ class _FrozenThread:
         self.comm: bytes = state["comm"]
         self.clear_child_tid: int = state["clear_child_tid"]
         self.robust_list: int = state["robust_list"]
+        self.nice: int = state["nice"]
+        self.policy: int = state["policy"]
+        self.mempolicy: int = state["mempolicy"]
+        self.no_new_privs: bool = state["no_new_privs"]
         self.signals = FrozenSignals(state["signals"])
         self.deadline: int | None = state["deadline"]
         self.context = Context(*state["context"])
@@ -232,6 +240,9 @@ def freeze(kernel: Kernel) -> dict[str, Any]:
             "exe_path": process.exe_path,
             "argv": list(process.argv),
             "envp": list(process.envp),
+            "dumpable": process.dumpable,
+            "death_signal": process.death_signal,
+            "is_subreaper": process.is_subreaper,
             "rlimits": [tuple(limit) for limit in process.rlimits],
         },
         "threads": [_freeze_thread(kernel, thread) for thread in (task, *others)],
@@ -251,6 +262,10 @@ def _freeze_thread(kernel: Kernel, task: Task) -> dict[str, Any]:
         "comm": task.comm,
         "clear_child_tid": task.clear_child_tid,
         "robust_list": task.robust_list,
+        "nice": task.nice,
+        "policy": task.policy,
+        "mempolicy": task.mempolicy,
+        "no_new_privs": task.no_new_privs,
         "signals": task.signals.save(),
         "deadline": task.deadline if task.has_deadline else None,
         "context": context.save(),

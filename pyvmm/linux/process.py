@@ -99,3 +99,14 @@ class Process:
     def __repr__(self) -> str:
         state = "ended" if self.is_zombie else f"{len(self.threads)} threads"
         return f"<Process {self.pid} of {self.ppid}, {state}>"
+
+
+def is_orphaned_group(process: "Process") -> bool:
+    """Whether nobody outside its process group, but of its session, is the parent of a member: then nobody would
+    continue one that is stopped (``will_become_orphaned_pgrp()``).
+    """
+    return not any(
+        each.parent is not None and each.parent.group != each.group and each.parent.session == each.session
+        for each in process.kernel.processes.values()
+        if each.group == process.group and not each.is_zombie
+    )

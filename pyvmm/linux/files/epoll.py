@@ -11,7 +11,15 @@ from collections.abc import Callable
 from errno import EINVAL, ELOOP
 from typing import TYPE_CHECKING, Any
 
-from pyvmm.linux.abi.epoll import EP_MAX_NESTS, EP_PRIVATE_BITS, EPOLLERR, EPOLLET, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLONESHOT
+from pyvmm.linux.abi.epoll import (
+    EP_MAX_NESTS,
+    EP_PRIVATE_BITS,
+    EPOLLERR,
+    EPOLLET,
+    EPOLLEXCLUSIVE,
+    EPOLLHUP,
+    EPOLLONESHOT,
+)
 from pyvmm.linux.abi.fcntl import O_RDWR
 from pyvmm.linux.abi.poll import POLLIN, POLLOUT, POLLRDNORM
 from pyvmm.linux.errors import GuestError
