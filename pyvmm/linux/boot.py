@@ -256,6 +256,8 @@ def _freeze_thread(kernel: Kernel, task: Task) -> dict[str, Any]:
     else:
         if task.state is not State.BLOCKED or task.context is None:
             raise ValueError(f"a thread is not asleep: {task!r}")
+        if task.held:
+            raise ValueError(f"a thread is in a call on a file that another has closed: {task!r}")
         context = task.context
     return {
         "offset": task.tid - task.pid,

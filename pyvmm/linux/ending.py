@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi.signal import CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, SI_KERNEL, SIG_IGN, SIGCHLD, SIGCONT, SIGHUP
 from pyvmm.linux.errors import GuestError
+from pyvmm.linux.files.held import let_go
 from pyvmm.linux.files.terminal import leader_ended
 from pyvmm.linux.futex import FUTEX_BITSET_ANY, FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS, futex_wake
 from pyvmm.linux.process import is_orphaned_group
@@ -34,6 +35,7 @@ def end_thread(task: "Task") -> None:
     if task.charged:
         kernel.vfs.store.quota.take(-task.charged)
     leave_memory(task)
+    let_go(task)
     task.files.leave()
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from errno import ENOSYS
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pyvmm.linux.syscalls  # noqa: F401 - fills the table
 from pyvmm.kvm.abi.exits import KVM_EXIT_INTR, KVM_EXIT_IO, exit_reason_name
@@ -27,6 +27,7 @@ from pyvmm.linux.errors import (
     ThreadExit,
 )
 from pyvmm.linux.exceptions import GENERAL_PROTECTION, fault, handle_exception
+from pyvmm.linux.files.held import HeldFiles, let_go
 from pyvmm.linux.futex import FutexTable
 from pyvmm.linux.net.network import Network
 from pyvmm.linux.registers import RegisterFile
@@ -37,6 +38,7 @@ from pyvmm.linux.wait import Blocked, Interrupted, State
 
 if TYPE_CHECKING:
     from pyvmm.linux.clock import Clock
+    from pyvmm.linux.files import FdTable
     from pyvmm.linux.frames import FrameAllocator
     from pyvmm.linux.limits import Limits
     from pyvmm.linux.output import OutputStream
@@ -439,7 +441,17 @@ class Kernel:
         task = self.task
         assert task.call is not None
         (call, arguments), task.call = task.call, None
-        self._invoke(task, call, arguments)
+        if not task.held:
+            self._invoke(task, call, arguments)
+            return
+        table = task.files
+        task.files = cast("FdTable", HeldFiles(table, task.held))
+        try:
+            self._invoke(task, call, arguments)
+        finally:
+            task.files = table
+            if task.call is None:
+                let_go(task)
 
     def _invoke(self, task: "Task", call: SystemCall, arguments: tuple[int, ...]) -> None:
         tracer = self.tracer

@@ -43,7 +43,7 @@ from pyvmm.linux.net.addresses import Endpoint, family_of
 from pyvmm.linux.net.inet import InetSocket
 from pyvmm.linux.net.network import Network
 from pyvmm.linux.net.ports import PortTable, accepts
-from pyvmm.linux.net.queues import Message
+from pyvmm.linux.net.queues import MESSAGE_COST, Message
 from pyvmm.linux.net.socket import ARRIVED, READABLE, Outgoing, Received
 from pyvmm.linux.net.stream import StreamSocket
 from pyvmm.linux.net.tcp_options import get_tcp_option, set_tcp_option
@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 _WRITABLE = POLLOUT | POLLWRNORM
 #: ``net.ipv4.tcp_wmem[1]`` and ``tcp_rmem[1]``, and how far Linux lets the send buffer of a loopback connection grow.
 _SEND_BUFFER, _RECEIVE_BUFFER, _GROWN_BUFFER = 16_384, 131_072, 2_626_560
+#: The longest segment (the MTU of the loopback interface, less the headers).
+_SEGMENT_MAX = 65_483
 #: A connection is given up after ``net.ipv4.tcp_syn_retries`` (6) retransmissions.
 _CONNECT_TIMEOUT_NS = 127_000_000_000
 
@@ -329,11 +331,17 @@ class TcpSocket(StreamSocket, InetSocket):
 
     @property
     def send_capacity(self) -> int:
-        """See :attr:`Socket.send_capacity`: what both ends' buffers hold."""
+        """See :attr:`Socket.send_capacity`: what both ends' buffers hold.
+
+        A segment is at most half of what a receiver offers, which is half of its buffer; in the sender's buffer stand
+        as many as begin within it, each with what the kernel keeps of it.
+        """
         peer = self.peer
         if peer is None or not self.options.send_buffer_set:
             return self.options.send_buffer
-        return self.options.send_buffer + peer.options.receive_buffer
+        received = peer.options.receive_buffer
+        segment = min(received >> 2, _SEGMENT_MAX)
+        return received + segment * -(-self.options.send_buffer // (segment + MESSAGE_COST)) + MESSAGE_COST
 
     def check_sendable(self, task: "Task", outgoing: Outgoing) -> None:
         """See :meth:`StreamSocket.check_sendable` (``tcp_sendmsg_locked()``)."""

@@ -9,6 +9,7 @@ from pyvmm.linux.abi.fcntl import AT_FDCWD, O_CLOEXEC, O_CREAT, O_NONBLOCK, O_TR
 from pyvmm.linux.abi.ioctls import FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, FIOQSIZE
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.base import OpenFile
+from pyvmm.linux.files.held import hold_for_others
 from pyvmm.linux.syscalls.locks import fcntl_lock
 from pyvmm.linux.table import Fd, Flags, Mode, Path, Pointer, Size, UInt, ULong, syscall
 from pyvmm.linux.vfs.namei import read_path
@@ -75,6 +76,7 @@ def openat2(task: "Task", dirfd: Fd, path: Path, how: Pointer, size: Size) -> in
 @syscall
 def close(task: "Task", fd: Fd) -> int:
     """close(2): a descriptor is free again."""
+    hold_for_others(task, fd, fd)
     task.files.close(fd)
     return 0
 
@@ -89,6 +91,7 @@ def close_range(task: "Task", first: UInt, last: UInt, flags: Flags) -> int:
     if flags & abi.CLOSE_RANGE_CLOEXEC:
         task.files.set_cloexec_range(first, last)
     else:
+        hold_for_others(task, first, last)
         task.files.close_range(first, last)
     return 0
 
@@ -119,6 +122,7 @@ def dup3(task: "Task", old: Fd, new: Fd, flags: Flags) -> int:
 def _dup_to(task: "Task", file: OpenFile, new: int, cloexec: bool) -> int:
     if not 0 <= new < task.files.limit:
         raise GuestError(EBADF)
+    hold_for_others(task, new, new)
     task.files.install_at(new, file, cloexec)
     return new
 
