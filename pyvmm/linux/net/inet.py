@@ -1,5 +1,6 @@
 """What TCP and UDP sockets have in common: addresses, ports, and the options of ip(7) and ipv6(7)."""
 
+from abc import abstractmethod
 from errno import (
     EACCES,
     EADDRNOTAVAIL,
@@ -75,9 +76,9 @@ class InetSocket(Socket):
         self.ip_options: dict[tuple[int, int], int] = {}
 
     @property
+    @abstractmethod
     def ports(self) -> PortTable:
         """The ports of its protocol."""
-        raise NotImplementedError
 
     @property
     def v6_only(self) -> bool:
