@@ -36,6 +36,8 @@ _SEGMENT_MAX = 65_483
 class TcpSocket(StreamSocket, TcpConnection):
     """A listener, or one end of a byte stream."""
 
+    peer: "TcpSocket | None"
+
     def __init__(self, network: Network, domain: int, kind: int, protocol: int, uid: int) -> None:
         super().__init__(network, domain, kind, protocol, uid)
         #: The byte that came out of band and nobody has read, and how much of the queue is before its place.
@@ -90,6 +92,7 @@ class TcpSocket(StreamSocket, TcpConnection):
         if len(data) > 1:
             return self.put(data[:-1], Outgoing(outgoing.flags & ~MSG_OOB), False)
         peer.mark = peer.queue.size
+        peer.send_sigurg()
         if peer.options.others.get(abi.SO_OOBINLINE):
             peer.urgent = b""
             peer.queue.push(Message(data), self)

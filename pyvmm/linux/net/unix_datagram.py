@@ -67,6 +67,10 @@ class _Datagrams(UnixSocket):
         source = message.source if len(message.source) > 2 else b""
         return Received(bytes(message.data[:count]), told, len(message.data), source, rights, message.creds)
 
+    def is_at_mark(self) -> bool:
+        """See :meth:`Socket.is_at_mark`: messages have none."""
+        raise GuestError(EOPNOTSUPP)
+
     def unread_bytes(self) -> int:
         """See :meth:`Socket.unread_bytes`: of the next message."""
         return len(self.queue.first()) if self.queue else 0

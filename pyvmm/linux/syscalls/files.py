@@ -1,7 +1,7 @@
 """Descriptors: open(2), close(2), dup(2), fcntl(2), ioctl(2) and what makes a descriptor out of nothing."""
 
 import struct
-from errno import E2BIG, EBADF, EINVAL, ENOTTY, EPERM
+from errno import E2BIG, EBADF, EINVAL, ENOTTY, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi import fcntl as abi
@@ -134,7 +134,8 @@ def _dup_to(task: "Task", file: OpenFile, new: int, cloexec: bool) -> int:
 def fcntl(task: "Task", fd: Fd, command: UInt, argument: ULong) -> int:
     """fcntl(2): flags, duplicates, locks and seals.
 
-    Leases and directory notifications are refused, and O_ASYNC sends no signals.
+    Leases and directory notifications are refused. The owner of a file (F_SETOWN) is a process or a group, no thread;
+    SIGURG is sent to it, SIGIO (O_ASYNC) is not.
     """
     files = task.files
     file = files.get_raw(fd)
@@ -165,7 +166,19 @@ def _fcntl_rare(task: "Task", file: OpenFile, command: int, argument: int) -> in
     if command == abi.F_GETOWN:
         return file.owner
     if command == abi.F_SETOWN:
-        file.owner = argument & 0x7FFF_FFFF
+        _set_owner(task, file, (argument & 0xFFFF_FFFF ^ 1 << 31) - (1 << 31))
+        return 0
+    if command == abi.F_GETOWN_EX:
+        kind = abi.F_OWNER_PGRP if file.owner < 0 else abi.F_OWNER_PID if file.owner else abi.F_OWNER_TID
+        task.mem.write(argument, abi.F_OWNER_EX.pack(kind, abs(file.owner)))
+        return 0
+    if command == abi.F_SETOWN_EX:
+        kind, pid = abi.F_OWNER_EX.unpack(task.mem.read(argument, abi.F_OWNER_EX.size))
+        if kind not in (abi.F_OWNER_PID, abi.F_OWNER_PGRP):
+            raise GuestError(EINVAL)
+        if pid < 0:
+            raise GuestError(ESRCH)
+        _set_owner(task, file, -pid if kind == abi.F_OWNER_PGRP else pid)
         return 0
     if command in (abi.F_SETSIG, abi.F_GETSIG):
         return 0
@@ -178,6 +191,16 @@ def _fcntl_rare(task: "Task", file: OpenFile, command: int, argument: int) -> in
     if command == abi.F_NOTIFY and not argument & 0x7FFF_FFFF:
         return 0  # No notifications are wanted any more, as there never were.
     raise GuestError(EINVAL)
+
+
+def _set_owner(task: "Task", file: OpenFile, who: int) -> None:
+    """``f_setown()``: a process, or if negative a group: EINVAL, ESRCH."""
+    if who == -(1 << 31):
+        raise GuestError(EINVAL)
+    processes = task.kernel.processes.values()
+    if who and not any(who in (process.pid, -process.group) for process in processes):
+        raise GuestError(ESRCH)
+    file.owner = who
 
 
 def _seals(file: OpenFile, command: int, seals: int) -> int:
