@@ -1,5 +1,6 @@
 """The network of one sandbox: which names and ports are taken, and what its sockets use."""
 
+from collections import Counter
 from errno import EADDRINUSE, ENOBUFS, ETOOMANYREFS
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ class Network:
         self.tcp = PortTable(self.random_number, self.now)
         self.udp = PortTable(self.random_number, self.now)
         self.udplite = PortTable(self.random_number, self.now)
+        #: Multicast groups, and how many sockets are in each.
+        self.groups: Counter[bytes] = Counter()
         #: Descriptors that have been sent and not received.
         self.rights_in_flight = 0
         #: All open sockets, by number.

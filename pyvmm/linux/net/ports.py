@@ -58,7 +58,8 @@ class PortTable:
 
     def bind(self, socket: "InetSocket", local: Endpoint, uid: int) -> Endpoint:
         """Give ``socket`` an address; port 0 means any that is free: EADDRNOTAVAIL, EACCES, EADDRINUSE."""
-        if not local.is_any and not local.is_loopback:
+        is_group = local.is_multicast and len(local.ip) == 4
+        if not local.is_any and not local.is_loopback and not is_group:
             raise GuestError(EADDRNOTAVAIL)
         port = local.port
         if not port:
