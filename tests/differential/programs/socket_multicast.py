@@ -30,17 +30,38 @@ def option(sock, name, value, level=IP):
 
 # Joining and leaving.
 one = udp()
-print(option(one, JOIN, GROUP + ANY), option(one, JOIN, GROUP + LO), option(one, JOIN, GROUP + LO), option(one, JOIN, GROUP))
-print(option(one, JOIN, GROUP + OTHER), option(one, JOIN, GROUP + ANY + struct.pack("<i", 9)), option(one, JOIN, OTHER + LO))
-print(option(one, JOIN, socket.inet_aton("224.1.2.4") + ANY + FIRST), option(one, JOIN, socket.inet_aton("224.1.2.5") + ANY))
+print(
+    option(one, JOIN, GROUP + ANY),
+    option(one, JOIN, GROUP + LO),
+    option(one, JOIN, GROUP + LO),
+    option(one, JOIN, GROUP),
+)
+print(
+    option(one, JOIN, GROUP + OTHER),
+    option(one, JOIN, GROUP + ANY + struct.pack("<i", 9)),
+    option(one, JOIN, OTHER + LO),
+)
+print(
+    option(one, JOIN, socket.inet_aton("224.1.2.4") + ANY + FIRST),
+    option(one, JOIN, socket.inet_aton("224.1.2.5") + ANY),
+)
 for group, interface in ((GROUP, ANY), (OTHER, LO), (GROUP, OTHER), (GROUP, LO), (GROUP, LO), (GROUP, ANY + FIRST)):
     print(option(one, LEAVE, group + interface), end=" ")
 print([option(one, JOIN, socket.inet_aton("224.2.2.%d" % number) + LO) for number in range(22)])
 stream = socket.socket()
-print(option(stream, JOIN, GROUP + LO), option(stream, INTERFACE, LO), option(stream, JOIN, GROUP), fails(stream.connect, ADDRESS))
+print(
+    option(stream, JOIN, GROUP + LO),
+    option(stream, INTERFACE, LO),
+    option(stream, JOIN, GROUP),
+    fails(stream.connect, ADDRESS),
+)
 request = FIRST + bytes(4) + struct.pack("<HH4s", socket.AF_INET, 0, GROUP).ljust(128, b"\0")
 one = udp()
-print([option(one, name, request) for name in (45, 42, 42, 45)], option(one, 42, request[:-1]), option(one, 42, bytes(136)))
+print(
+    [option(one, name, request) for name in (45, 42, 42, 45)],
+    option(one, 42, request[:-1]),
+    option(one, 42, bytes(136)),
+)
 
 # Sending needs an interface; who is a member, or content with others being so, receives.
 sender = udp()
@@ -56,7 +77,9 @@ def received():
     found = []
     for each in receivers:
         answer = fails(each.recvfrom, 100)
-        found.append(answer if isinstance(answer, str) else (answer[0], answer[1][0], answer[1][1] == sender.getsockname()[1]))
+        found.append(
+            answer if isinstance(answer, str) else (answer[0], answer[1][0], answer[1][1] == sender.getsockname()[1])
+        )
     return found
 
 
@@ -67,7 +90,12 @@ print(option(sender, socket.IP_MULTICAST_LOOP, 0), sender.sendto(b"three", ADDRE
 print(sender.sendto(b"all hosts", ("224.0.0.1", 5000)), received())
 print(sender.connect(ADDRESS), sender.getsockname()[0], sender.getpeername(), sender.send(b"four"), received())
 print(option(receivers[1], LEAVE, GROUP + LO), sender.send(b"five"), received())
-print(option(receivers[2], JOIN, GROUP + LO), receivers[2].close(), sender.send(b"six"), [fails(each.recv, 9) for each in receivers[:2]])
+print(
+    option(receivers[2], JOIN, GROUP + LO),
+    receivers[2].close(),
+    sender.send(b"six"),
+    [fails(each.recv, 9) for each in receivers[:2]],
+)
 
 # IPv6: groups of ``lo`` can be joined, and not reached.
 six, group = udp(("::", 0), socket.AF_INET6), socket.inet_pton(socket.AF_INET6, "ff02::1234")
@@ -76,6 +104,9 @@ for index in (0, 1, 1, 5):
 print(option(six, socket.IPV6_JOIN_GROUP, group, IPV6), option(six, socket.IPV6_JOIN_GROUP, bytes(16) + FIRST, IPV6))
 for index in (5, 0, 1):
     print(option(six, socket.IPV6_LEAVE_GROUP, group + struct.pack("<i", index), IPV6), end=" ")
-print([option(six, socket.IPV6_MULTICAST_IF, index, IPV6) for index in (7, 0, 1)], six.getsockopt(IPV6, socket.IPV6_MULTICAST_IF))
+print(
+    [option(six, socket.IPV6_MULTICAST_IF, index, IPV6) for index in (7, 0, 1)],
+    six.getsockopt(IPV6, socket.IPV6_MULTICAST_IF),
+)
 print(fails(six.sendto, b"x", ("ff05::1234", 5000)), option(six, JOIN, GROUP + LO))
 print(option(socket.socket(socket.AF_INET6), socket.IPV6_JOIN_GROUP, group + FIRST, IPV6))
