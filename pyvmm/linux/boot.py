@@ -127,7 +127,7 @@ def boot(
         kernel.random(16),
     )
     entry, stack = exec.load(mm, mem, exec.Program(path, inode, interpreter, program, argv, envp), identity)
-    process.exe_path, process.argv, process.envp = inode.path(), list(argv), list(envp)
+    process.exe_path = inode.path()
     task.comm = path.rsplit(b"/", 1)[-1][:15]
     registers = dict.fromkeys(cpu.registers(), 0)
     registers.update(rip=entry, rsp=stack, rflags=stub.FIXED_RFLAGS)
@@ -173,7 +173,6 @@ class FrozenGuest:
         state = self._process
         process.rlimits = list(self._rlimits)
         process.exe_path = state["exe_path"]
-        process.argv, process.envp = list(state["argv"]), list(state["envp"])
         process.dumpable, process.death_signal = state["dumpable"], state["death_signal"]
         process.is_subreaper = state["is_subreaper"]
         mem = UserMemory(mm, memory.view, memory.words)
@@ -238,8 +237,6 @@ def freeze(kernel: Kernel) -> dict[str, Any]:
         "fs": task.fs.save(),
         "process": {
             "exe_path": process.exe_path,
-            "argv": list(process.argv),
-            "envp": list(process.envp),
             "dumpable": process.dumpable,
             "death_signal": process.death_signal,
             "is_subreaper": process.is_subreaper,

@@ -40,8 +40,6 @@ class Process:
         #: (soft, hard) by resource number.
         self.rlimits: list[tuple[int, int]] = []
         self.exe_path = b""
-        self.argv: list[bytes] = []
-        self.envp: list[bytes] = []
         self.dumpable = True
         #: It has executed a program: its parent can no longer choose its process group.
         self.executed = False
@@ -73,8 +71,7 @@ class Process:
         if parent is not None:
             self.group, self.session = parent.group, parent.session
             self.rlimits = list(parent.rlimits)
-            self.exe_path, self.argv, self.envp = parent.exe_path, parent.argv, parent.envp
-            self.dumpable, self.terminal = parent.dumpable, parent.terminal
+            self.exe_path, self.dumpable, self.terminal = parent.exe_path, parent.dumpable, parent.terminal
             parent.children[pid] = self
 
     @property

@@ -105,16 +105,6 @@ class Task:
         return self.process.rlimits
 
     @property
-    def argv(self) -> list[bytes]:
-        """Its program's arguments."""
-        return self.process.argv
-
-    @property
-    def envp(self) -> list[bytes]:
-        """Its program's environment."""
-        return self.process.envp
-
-    @property
     def exe_path(self) -> bytes:
         """The path of its program."""
         return self.process.exe_path

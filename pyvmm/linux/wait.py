@@ -26,6 +26,15 @@ RESTART, NO_RESTART = True, False
 ANYTHING = -1
 
 
+#: What it takes of the monitor's memory that a thread waits in a queue, and in how many it may without being charged.
+_PLACE_COST, _FREE_PLACES = 256, 32
+
+
+def waiting_cost(places: int) -> int:
+    """Bytes of the sandbox's quota that a thread takes while it waits in so many queues (``poll_table_page``)."""
+    return max(places - _FREE_PLACES, 0) * _PLACE_COST
+
+
 class State(Enum):
     """What the scheduler knows of a thread."""
 
