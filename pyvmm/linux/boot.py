@@ -13,9 +13,10 @@ from pyvmm.linux import elf, exec, layout, stub
 from pyvmm.linux.areas import InodeTable
 from pyvmm.linux.clock import Clock
 from pyvmm.linux.cpu import Context, Cpu
+from pyvmm.linux.dispatch import call_of
 from pyvmm.linux.files import FdTable
 from pyvmm.linux.frames import FrameAllocator
-from pyvmm.linux.kernel import FIRST_PID, PID_MAX, Kernel, call_of
+from pyvmm.linux.kernel import FIRST_PID, PID_MAX, Kernel
 from pyvmm.linux.limits import Limits
 from pyvmm.linux.mm import AddressSpace, FrozenSpace
 from pyvmm.linux.output import OutputStream

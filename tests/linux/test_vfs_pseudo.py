@@ -151,8 +151,7 @@ def test_arguments_and_environment_are_read_from_the_memory_of_the_program(guest
     guest.mm.users = 1
     assert guest.slurp(b"/proc/300/task/300/cmdline") == b"program\0one\0"
     assert guest.slurp(b"/proc/self/environ") == b"A=1\0"
-    start, end = guest.mm.arguments
-    guest.mem.write(start, b"a title that is longer\0")
+    guest.mem.write(guest.mm.arguments[0], b"a title that is longer\0")
     assert guest.slurp(b"/proc/self/cmdline") == b"a title that is "
     guest.mm.arguments = (guest.nowhere, guest.nowhere + 8)
     assert guest.slurp(b"/proc/self/cmdline") == b""
