@@ -166,6 +166,7 @@ class Area:
 class FakeSpace:
     brk_start = brk = 0x5555_5556_0000
     users = 0
+    arguments = environment = (0, 0)
 
     def maps(self) -> Iterator[Area]:
         yield Area(0x5555_5555_4000, 0x5555_5555_5000, 5, 2, 7, 0, b"/bin/program")

@@ -62,7 +62,7 @@ def stat(task: "Task") -> bytes:
         ticks, 0, child_ticks, 0, 20 + task.nice, task.nice, len(process.threads), 0, 0,
         total, resident >> _PAGE_SHIFT, RLIM_INFINITY, 0, 0, 0, 0, 0,
         *(mask & 0x7FFF_FFFF for mask in (signals.pending_mask(), signals.blocked, ignored, caught)),
-        0, 0, 0, 17, 0, 0, 0, 0, 0, 0, 0, 0, task.mm.brk_start, 0, 0, 0, 0, 0,
+        0, 0, 0, 17, 0, 0, 0, 0, 0, 0, 0, 0, task.mm.brk_start, *task.mm.arguments, *task.mm.environment, 0,
     ]  # fmt: skip
     state = _state(task)
     return b"%d (%s) %s %s\n" % (task.tid, task.comm, state, b" ".join(b"%d" % field for field in fields))
