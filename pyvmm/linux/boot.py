@@ -13,9 +13,10 @@ from pyvmm.linux import elf, exec, layout, stub
 from pyvmm.linux.areas import InodeTable
 from pyvmm.linux.clock import Clock
 from pyvmm.linux.cpu import Context, Cpu
+from pyvmm.linux.dispatch import call_of
 from pyvmm.linux.files import FdTable
 from pyvmm.linux.frames import FrameAllocator
-from pyvmm.linux.kernel import FIRST_PID, PID_MAX, Kernel, call_of
+from pyvmm.linux.kernel import FIRST_PID, PID_MAX, Kernel
 from pyvmm.linux.limits import Limits
 from pyvmm.linux.mm import AddressSpace, FrozenSpace
 from pyvmm.linux.output import OutputStream
@@ -130,7 +131,7 @@ def boot(
         kernel.random(16),
     )
     entry, stack = exec.load(mm, mem, exec.Program(path, inode, interpreter, program, argv, envp), identity)
-    process.exe_path, process.argv, process.envp = inode.path(), list(argv), list(envp)
+    process.exe_path = inode.path()
     task.comm = path.rsplit(b"/", 1)[-1][:15]
     registers = dict.fromkeys(cpu.registers(), 0)
     registers.update(rip=entry, rsp=stack, rflags=stub.FIXED_RFLAGS)
@@ -177,7 +178,8 @@ class FrozenGuest:
         state = self._process
         process.rlimits = list(self._rlimits)
         process.exe_path = state["exe_path"]
-        process.argv, process.envp = list(state["argv"]), list(state["envp"])
+        process.dumpable, process.death_signal = state["dumpable"], state["death_signal"]
+        process.is_subreaper = state["is_subreaper"]
         mem = UserMemory(mm, memory.view, memory.words)
         files, fs = FdTable.restore(self._files, vfs), FsContext.restore(self._fs, vfs)
         files.users = len(self._threads)
@@ -187,6 +189,8 @@ class FrozenGuest:
             task = Task(kernel, process, cpu, mm, mem, files, fs, signals, pid + frozen.offset)
             task.comm = frozen.comm
             task.clear_child_tid, task.robust_list = frozen.clear_child_tid, frozen.robust_list
+            task.nice, task.policy, task.mempolicy = frozen.nice, frozen.policy, frozen.mempolicy
+            task.no_new_privs = frozen.no_new_privs
             if frozen is self._threads[0]:
                 kernel.begin_with(task)
                 cpu.rip, cpu.rflags, cpu.rsp = frozen.context.rip, frozen.context.rflags, frozen.context.rsp
@@ -210,6 +214,10 @@ class _FrozenThread:
         self.comm: bytes = state["comm"]
         self.clear_child_tid: int = state["clear_child_tid"]
         self.robust_list: int = state["robust_list"]
+        self.nice: int = state["nice"]
+        self.policy: int = state["policy"]
+        self.mempolicy: int = state["mempolicy"]
+        self.no_new_privs: bool = state["no_new_privs"]
         self.signals = FrozenSignals(state["signals"])
         self.deadline: int | None = state["deadline"]
         self.context = Context(*state["context"])
@@ -234,8 +242,9 @@ def freeze(kernel: Kernel) -> dict[str, Any]:
         "fs": task.fs.save(),
         "process": {
             "exe_path": process.exe_path,
-            "argv": list(process.argv),
-            "envp": list(process.envp),
+            "dumpable": process.dumpable,
+            "death_signal": process.death_signal,
+            "is_subreaper": process.is_subreaper,
             "rlimits": [tuple(limit) for limit in process.rlimits],
         },
         "threads": [_freeze_thread(kernel, thread) for thread in (task, *others)],
@@ -249,12 +258,18 @@ def _freeze_thread(kernel: Kernel, task: Task) -> dict[str, Any]:
     else:
         if task.state is not State.BLOCKED or task.context is None:
             raise ValueError(f"a thread is not asleep: {task!r}")
+        if task.held:
+            raise ValueError(f"a thread is in a call on a file that another has closed: {task!r}")
         context = task.context
     return {
         "offset": task.tid - task.pid,
         "comm": task.comm,
         "clear_child_tid": task.clear_child_tid,
         "robust_list": task.robust_list,
+        "nice": task.nice,
+        "policy": task.policy,
+        "mempolicy": task.mempolicy,
+        "no_new_privs": task.no_new_privs,
         "signals": task.signals.save(),
         "deadline": task.deadline if task.has_deadline else None,
         "context": context.save(),

@@ -4,11 +4,13 @@ import struct
 from errno import EFAULT
 from typing import TYPE_CHECKING
 
-from pyvmm.linux.abi.signal import CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, SIG_IGN, SIGCHLD
+from pyvmm.linux.abi.signal import CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, SI_KERNEL, SIG_IGN, SIGCHLD, SIGCONT, SIGHUP
 from pyvmm.linux.errors import GuestError
+from pyvmm.linux.files.held import let_go
 from pyvmm.linux.files.terminal import leader_ended
 from pyvmm.linux.futex import FUTEX_BITSET_ANY, FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS, futex_wake
-from pyvmm.linux.signalling import send_to_process
+from pyvmm.linux.process import is_orphaned_group
+from pyvmm.linux.signalling import send_to_all, send_to_process
 from pyvmm.linux.signals import ALL_SIGNALS, SignalInfo
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def end_thread(task: "Task") -> None:
     if task.charged:
         kernel.vfs.store.quota.take(-task.charged)
     leave_memory(task)
+    let_go(task)
     task.files.leave()
 
 
@@ -102,8 +105,13 @@ def end_process(process: "Process", status: int) -> None:
         process.timers.close()
     for task in list(process.threads.values()):
         end_thread(task)
-    for child in list(process.children.values()):
+    children = list(process.children.values())
+    for child in children:
         _orphan_process(child)
+    for child in children:
+        _continue_orphans(child, process)
+    if process.parent is not None:
+        _continue_orphans(process, process.parent)
     process.stopped = 0
     if process.session == process.pid:
         leader_ended(process)
@@ -149,6 +157,18 @@ def _orphan_process(child: "Process") -> None:
         reap(child)
     if child.death_signal and leader is not None:
         send_to_process(child, SignalInfo(child.death_signal, 0))
+
+
+def _continue_orphans(member: "Process", parent: "Process") -> None:
+    """If ``parent`` was the last who could continue stopped processes in the group of ``member``, its child until now,
+    they are told and continued (``kill_orphaned_pgrp()``).
+    """
+    if parent.group == member.group or parent.session != member.session or not is_orphaned_group(member):
+        return
+    group = [each for each in member.kernel.processes.values() if each.group == member.group]
+    if any(each.stopped for each in group):
+        for signo in (SIGHUP, SIGCONT):
+            send_to_all(group, SignalInfo(signo, SI_KERNEL))
 
 
 def reap(process: "Process") -> None:

@@ -100,7 +100,7 @@ def load(mm: AddressSpace, memory: UserMemory, program: Program, identity: Ident
         (abi.AT_HWCAP2, 0),
         (abi.AT_MINSIGSTKSZ, identity.minsigstksz),
     ]
-    return entry, _build_stack(memory, program, auxv, identity.random)
+    return entry, _build_stack(mm, memory, program, auxv, identity.random)
 
 
 def _map_image(
@@ -133,7 +133,9 @@ def _map_image(
                 raise GuestError(EINVAL) from None
 
 
-def _build_stack(memory: UserMemory, program: Program, auxv: list[tuple[int, int]], random: bytes) -> int:
+def _build_stack(
+    mm: AddressSpace, memory: UserMemory, program: Program, auxv: list[tuple[int, int]], random: bytes
+) -> int:
     strings = bytearray()
     for string in (*program.argv, *program.envp):
         if len(string) >= _MAX_ARG_STRLEN:
@@ -154,8 +156,11 @@ def _build_stack(memory: UserMemory, program: Program, auxv: list[tuple[int, int
     random_address = place(random[:16])
     platform_address = place(b"x86_64\0")
     path_address = place(program.path + b"\0")
+    arguments = base + len(strings)
     argv = [place(string + b"\0") for string in program.argv]
+    environment = base + len(strings)
     envp = [place(string + b"\0") for string in program.envp]
+    mm.arguments, mm.environment = (arguments, environment), (environment, base + len(strings))
     pairs = [
         *auxv,
         (abi.AT_RANDOM, random_address),

@@ -65,6 +65,8 @@ class AddressSpace(PagedAreas):
         #: Threads, of whatever processes, that run in it.
         self.users = 0
         self.brk_start = self.brk = 0
+        #: Where the program's arguments and environment begin and end, as it was given them.
+        self.arguments = self.environment = (0, 0)
         #: Virtual address of the vDSO (see vdso/__init__.py); 0: not mapped.
         self.vdso = 0
         #: Called in the middle of long work; set by the kernel.
@@ -306,6 +308,7 @@ class AddressSpace(PagedAreas):
         child.mmap_top, child._search_from = self.mmap_top, self._search_from
         child.brk_start, child.brk = self.brk_start, self.brk
         child.vvar, child.vdso = self.vvar, self.vdso
+        child.arguments, child.environment = self.arguments, self.environment
         frames: list[int] = []
         for vma in self._vmas:
             if vma.flags & MAP_DONTFORK:
@@ -354,6 +357,8 @@ class AddressSpace(PagedAreas):
             "search_from": self._search_from,
             "vvar": self.vvar,
             "vdso": self.vdso,
+            "arguments": self.arguments,
+            "environment": self.environment,
         }
 
     def restore(self, state: "FrozenSpace") -> None:
@@ -363,6 +368,7 @@ class AddressSpace(PagedAreas):
         self.brk_start, self.brk = state.brk_start, state.brk
         self.mmap_top, self._search_from = state.mmap_top, state.search_from
         self.vvar, self.vdso = state.vvar, state.vdso
+        self.arguments, self.environment = state.arguments, state.environment
 
 
 class FrozenSpace:
@@ -375,3 +381,5 @@ class FrozenSpace:
         self.root = state["root"]
         self.mmap_top, self.search_from = state["mmap_top"], state["search_from"]
         self.vvar, self.vdso = state["vvar"], state["vdso"]
+        self.arguments: tuple[int, int] = tuple(state["arguments"])
+        self.environment: tuple[int, int] = tuple(state["environment"])

@@ -40,8 +40,6 @@ class Process:
         #: (soft, hard) by resource number.
         self.rlimits: list[tuple[int, int]] = []
         self.exe_path = b""
-        self.argv: list[bytes] = []
-        self.envp: list[bytes] = []
         self.dumpable = True
         #: It has executed a program: its parent can no longer choose its process group.
         self.executed = False
@@ -73,8 +71,7 @@ class Process:
         if parent is not None:
             self.group, self.session = parent.group, parent.session
             self.rlimits = list(parent.rlimits)
-            self.exe_path, self.argv, self.envp = parent.exe_path, parent.argv, parent.envp
-            self.dumpable, self.terminal = parent.dumpable, parent.terminal
+            self.exe_path, self.dumpable, self.terminal = parent.exe_path, parent.dumpable, parent.terminal
             parent.children[pid] = self
 
     @property
@@ -99,3 +96,14 @@ class Process:
     def __repr__(self) -> str:
         state = "ended" if self.is_zombie else f"{len(self.threads)} threads"
         return f"<Process {self.pid} of {self.ppid}, {state}>"
+
+
+def is_orphaned_group(process: "Process") -> bool:
+    """Whether nobody outside its process group, but of its session, is the parent of a member: then nobody would
+    continue one that is stopped (``will_become_orphaned_pgrp()``).
+    """
+    return not any(
+        each.parent is not None and each.parent.group != each.group and each.parent.session == each.session
+        for each in process.kernel.processes.values()
+        if each.group == process.group and not each.is_zombie
+    )

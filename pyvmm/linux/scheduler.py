@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.timerqueue import TimerQueue
-from pyvmm.linux.wait import Blocked, State
+from pyvmm.linux.wait import Blocked, State, waiting_cost
 
 if TYPE_CHECKING:
     from pyvmm.linux.clock import Clock
@@ -50,6 +50,8 @@ class Scheduler:
         task.queues = wait.queues
         for queue in wait.queues:
             queue.add(task)
+        if len(wait.queues) > 1:
+            self._charge(task, waiting_cost(len(wait.queues)))
         if wait.until is not None:
             task.timer = self.timers.add(wait.until, task.notify)
         self.attention = True
@@ -71,10 +73,17 @@ class Scheduler:
     def _leave_queues(self, task: "Task") -> None:
         for queue in task.queues:
             queue.remove(task)
+        if len(task.queues) > 1:
+            self._charge(task, -waiting_cost(len(task.queues)))
         task.queues = ()
         if task.timer is not None:
             task.timer.cancel()
             task.timer = None
+
+    def _charge(self, task: "Task", cost: int) -> None:
+        """Count what its many places in queues take. (That there is room for them has been asked before.)"""
+        if cost:
+            task.kernel.vfs.store.quota.take(cost)
 
     def remove(self, task: "Task") -> None:
         """``task`` has ended."""

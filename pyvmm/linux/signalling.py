@@ -10,7 +10,9 @@ from pyvmm.linux.abi.signal import (
     SIGCHLD,
     SIGCONT,
     SIGKILL,
+    SIGSTOP,
 )
+from pyvmm.linux.process import is_orphaned_group
 from pyvmm.linux.signals import STOP_MASK, STOPPING, SignalInfo
 from pyvmm.linux.wait import State
 
@@ -84,8 +86,12 @@ def _discard(process: "Process", mask: int) -> None:
 
 
 def stop(process: "Process", signo: int) -> None:
-    """The default action of a stop signal. The sandbox's first process, which nobody could continue, goes on."""
-    if process is process.kernel.first_process:
+    """The default action of a stop signal. Who could be continued by nobody goes on: the sandbox's first process, and
+    for all signals but SIGSTOP the members of an orphaned process group (but not the first's, which somebody outside
+    began).
+    """
+    first = process.kernel.first_process
+    if process is first or (signo != SIGSTOP and process.group != first.group and is_orphaned_group(process)):
         return
     if not process.stopped:
         process.stopped = signo

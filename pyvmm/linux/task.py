@@ -12,6 +12,7 @@ from pyvmm.linux.wait import ANYTHING, RESTART, Blocked, Interrupted, State, Wai
 if TYPE_CHECKING:
     from pyvmm.linux.cpu import Context, Cpu
     from pyvmm.linux.files import FdTable
+    from pyvmm.linux.files.base import OpenFile
     from pyvmm.linux.kernel import Kernel
     from pyvmm.linux.mm import AddressSpace
     from pyvmm.linux.process import Process
@@ -63,6 +64,8 @@ class Task:
     context: "Context | None" = None
     #: The system call that it is in, if it has to be made again, and its arguments.
     call: "tuple[SystemCall, tuple[int, ...]] | None" = None
+    #: Files of that call whose descriptors another thread has closed, see :mod:`.files.held`.
+    held: "dict[int, OpenFile]" = field(default_factory=dict)
     #: The queues that it waits in, and the entry of the timer that ends the wait.
     queues: tuple[WaitQueue, ...] = ()
     timer: Any = None
@@ -100,16 +103,6 @@ class Task:
     def rlimits(self) -> list[tuple[int, int]]:
         """Its process's resource limits."""
         return self.process.rlimits
-
-    @property
-    def argv(self) -> list[bytes]:
-        """Its program's arguments."""
-        return self.process.argv
-
-    @property
-    def envp(self) -> list[bytes]:
-        """Its program's environment."""
-        return self.process.envp
 
     @property
     def exe_path(self) -> bytes:

@@ -10,6 +10,7 @@ A call that was made again must not do again what it did before: what has been t
 :attr:`.Task.progress`, and a time-out that counts from the first try is asked for by :meth:`.Task.deadline_after`.
 """
 
+from collections.abc import Iterator
 from enum import Enum
 from errno import EINTR
 from typing import Protocol
@@ -23,6 +24,15 @@ RESTART, NO_RESTART = True, False
 
 #: What a wake-up is about when nobody says more: any of POLL*.
 ANYTHING = -1
+
+
+#: What it takes of the monitor's memory that a thread waits in a queue, and in how many it may without being charged.
+_PLACE_COST, _FREE_PLACES = 256, 32
+
+
+def waiting_cost(places: int) -> int:
+    """Bytes of the sandbox's quota that a thread takes while it waits in so many queues (``poll_table_page``)."""
+    return max(places - _FREE_PLACES, 0) * _PLACE_COST
 
 
 class State(Enum):
@@ -45,16 +55,28 @@ class Waiter(Protocol):
         """What was waited for may have happened; ``events`` says what has (POLL*)."""
 
 
-class WaitQueue:
-    """Who wants to know when an object has changed. Its order is the order of arrival."""
+class ExclusiveWaiter(Protocol):
+    """One of several of which it is enough that one is told (``WQ_FLAG_EXCLUSIVE``)."""
 
-    __slots__ = ("_waiters",)
+    def claim(self, events: int, /) -> bool:
+        """As :meth:`Waiter.notify`; True: it sees to it, and no other exclusive waiter has to be told."""
+
+
+class WaitQueue:
+    """Who wants to know when an object has changed. Its order is the order of arrival, exclusive waiters last."""
+
+    __slots__ = ("_exclusive", "_waiters")
 
     def __init__(self) -> None:
         self._waiters: dict[Waiter, None] = {}
+        self._exclusive: dict[ExclusiveWaiter, None] | None = None
 
     def __len__(self) -> int:
-        return len(self._waiters)
+        return len(self._waiters) + len(self._exclusive or ())
+
+    def __iter__(self) -> Iterator[Waiter]:
+        """Those that are told in any case."""
+        return iter(self._waiters)
 
     def add(self, waiter: Waiter) -> None:
         """Tell ``waiter`` from now on."""
@@ -64,8 +86,19 @@ class WaitQueue:
         """Do not tell ``waiter`` any more; fine if it was not there."""
         self._waiters.pop(waiter, None)
 
+    def add_exclusive(self, waiter: ExclusiveWaiter) -> None:
+        """Tell ``waiter`` from now on, unless another exclusive one sees to it."""
+        if self._exclusive is None:
+            self._exclusive = {}
+        self._exclusive[waiter] = None
+
+    def remove_exclusive(self, waiter: ExclusiveWaiter) -> None:
+        """Do not tell ``waiter`` any more."""
+        if self._exclusive is not None:
+            self._exclusive.pop(waiter, None)
+
     def wake(self, events: int = ANYTHING) -> None:
-        """Tell everybody that the object has changed.
+        """Tell everybody that the object has changed; of exclusive waiters, as many as it takes.
 
         :param events: what is new (POLL*): edge-triggered waiters are only told of news that they wait for. Threads
             look again whatever it is.
@@ -73,6 +106,10 @@ class WaitQueue:
         if self._waiters:
             for waiter in tuple(self._waiters):
                 waiter.notify(events)
+        if self._exclusive:
+            for exclusive in tuple(self._exclusive):
+                if exclusive.claim(events):
+                    break
 
 
 class Blocked(BaseException):

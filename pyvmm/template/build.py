@@ -41,7 +41,7 @@ from pyvmm.vcpu_state import VcpuState
 
 AGENT_FOLDER = "/usr/local/lib/pyvmm"
 #: Rises when a template built by an older personality would not go on under this one.
-PERSONALITY_VERSION = 4
+PERSONALITY_VERSION = 5
 _WARM_UP_SECONDS = 120.0
 _FIRST_SLOT = 128 << 20
 

@@ -1,8 +1,10 @@
 """Wild arguments to every system call of the file families: a number or an errno, and no memory by such numbers."""
 
 import importlib
+import struct
 import time
 import tracemalloc
+from errno import ENOMEM
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -120,3 +122,16 @@ def test_wild_descriptors_are_bad_descriptors() -> None:
         for fd in (99, -1, -100, 1 << 31, (1 << 32) - 1):
             operation = 2 if name == "flock" else 0
             assert guest.call(name, fd, operation, 0, 0) == -9, (name, fd)
+
+
+def test_poll_waits_for_many_files_only_while_there_is_memory_for_it() -> None:
+    guest = Guest()
+    for _ in range(50):
+        assert guest.call("pipe2", guest.buffer, 0) == 0
+    entries = b"".join(struct.pack("<ihh", fd, 1, 0) for fd in range(3, 103, 2))
+    guest.mem.write(guest.buffer, entries)
+    assert guest.call("poll", guest.buffer, 50, 1) == 0
+    quota = guest.vfs.store.quota
+    quota.max_bytes = quota.bytes_used + 1000
+    assert guest.call("poll", guest.buffer, 50, 1) == -ENOMEM
+    assert guest.call("poll", guest.buffer, 20, 1) == 0

@@ -2,7 +2,7 @@
 
 import os
 import re
-from errno import EACCES, EBADF, EINVAL, EISDIR, ENOENT, ENOTTY, ENXIO, EPERM, ESPIPE
+from errno import EACCES, EBADF, EINVAL, EISDIR, ENOENT, ENOMEM, ENOTTY, ENXIO, EPERM, ESPIPE
 
 import pytest
 
@@ -146,6 +146,34 @@ def test_status_and_meminfo_tell_of_the_guest(guest: Guest) -> None:
     assert int(meminfo[b"MemAvailable"].split()[0]) == (256 - 8) << 10
 
 
+def test_arguments_and_environment_are_read_from_the_memory_of_the_program(guest: Guest) -> None:
+    assert guest.slurp(b"/proc/self/cmdline") == b""  # nobody has it any more
+    guest.mm.users = 1
+    assert guest.slurp(b"/proc/300/task/300/cmdline") == b"program\0one\0"
+    assert guest.slurp(b"/proc/self/environ") == b"A=1\0"
+    guest.mem.write(guest.mm.arguments[0], b"a title that is longer\0")
+    assert guest.slurp(b"/proc/self/cmdline") == b"a title that is "
+    guest.mm.arguments = (guest.nowhere, guest.nowhere + 8)
+    assert guest.slurp(b"/proc/self/cmdline") == b""
+
+
+def test_a_long_text_is_counted_while_its_file_is_open(guest: Guest) -> None:
+    quota = guest.vfs.store.quota
+    area = next(iter(guest.mm.maps()))
+    guest.mm.maps = lambda: iter([area] * 1000)
+    before = quota.bytes_used
+    fd = guest.open(b"/proc/self/maps")
+    used = quota.bytes_used - before
+    assert used > 50_000
+    assert guest.call("pread64", fd, guest.buffer, 10, 0) == 10
+    assert quota.bytes_used - before == used
+    guest.call("close", fd)
+    assert quota.bytes_used == before
+    quota.max_bytes = before + used - 1
+    assert guest.call("open", b"/proc/self/maps", 0, 0) == -ENOMEM
+    assert guest.open(b"/proc/self/stat") >= 0
+
+
 def test_links_of_a_process(guest: Guest) -> None:
     guest.call("chdir", b"/home/user")
     assert readlink(guest, b"/proc/self") == b"300"
@@ -154,7 +182,6 @@ def test_links_of_a_process(guest: Guest) -> None:
     assert readlink(guest, b"/proc/self/cwd") == b"/home/user"
     assert guest.slurp(b"/proc/self/exe")[:4] == b"\x7fELF"
     assert guest.slurp(b"/proc/self/root/etc/passwd").startswith(b"root:")
-    assert guest.slurp(b"/proc/300/task/300/cmdline") == b"program\0one\0"
     assert guest.call("readlink", b"/proc/self/stat", guest.buffer, 10) == -EINVAL
 
 

@@ -166,6 +166,7 @@ class Area:
 class FakeSpace:
     brk_start = brk = 0x5555_5556_0000
     users = 0
+    arguments = environment = (0, 0)
 
     def maps(self) -> Iterator[Area]:
         yield Area(0x5555_5555_4000, 0x5555_5555_5000, 5, 2, 7, 0, b"/bin/program")
@@ -209,7 +210,12 @@ class Guest:
         self.kernel.processes[self.pid], self.kernel.tasks[self.tid] = self.process, self
         self.signals = SignalState(self.process.signals)
         self.rlimits = self.process.rlimits = limits.initial_rlimits()
-        self.argv, self.envp = [b"program", b"one"], [b"A=1"]
+        strings = (b"program\0one\0", b"A=1\0")
+        ends = [self.buffer + (SIZE >> 2)]
+        for text in strings:
+            self.mem.write(ends[-1], text)
+            ends.append(ends[-1] + len(text))
+        self.mm.arguments, self.mm.environment = tuple(ends[:2]), tuple(ends[1:])
         self.sent: list[int] = []
         if state is None:
             self.fs = FsContext(self.vfs)

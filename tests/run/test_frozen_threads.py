@@ -22,7 +22,11 @@ rehearsal = "print(1 + 1)"
 """
 #: What waits in each thread, in as many ways as there are to sleep; ``answers`` has what they found.
 _AGENT = """
-import os, queue, select, sys, threading, time
+import ctypes, os, queue, select, sys, threading, time
+
+libc = ctypes.CDLL(None, use_errno=True)
+SET_MEMPOLICY, GET_MEMPOLICY, MPOL_PREFERRED = 238, 239, 1
+PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 38, 39, 36, 37
 
 answers = queue.Queue()
 tasks = queue.Queue()
@@ -54,6 +58,18 @@ def asleep():
     time.sleep(2)
     answers.put(("sleep", None))
 
+def less_important():
+    os.setpriority(os.PRIO_PROCESS, 0, 5)
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    node = ctypes.c_ulong(1)
+    assert not libc.syscall(SET_MEMPOLICY, MPOL_PREFERRED, ctypes.byref(node), 64)
+    assert not libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    begin.wait()
+    mode = ctypes.c_int()
+    libc.syscall(GET_MEMPOLICY, ctypes.byref(mode), None, 0, None, 0)
+    answers.put(("traits", (os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0) == os.SCHED_BATCH,
+                            mode.value == MPOL_PREFERRED, libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0))))
+
 def at_work():
     x = 0.5
     for _ in range(300_000):
@@ -63,7 +79,8 @@ def at_work():
     answers.put(("work", 0 < x < 1))
 
 threads = [threading.Thread(target=each, daemon=True) for each in (
-    in_a_queue, with_a_lock, in_a_pipe, in_epoll, with_a_time_limit, asleep, at_work)]
+    in_a_queue, with_a_lock, in_a_pipe, in_epoll, with_a_time_limit, asleep, less_important, at_work)]
+libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 for thread in threads:
     thread.start()
 
@@ -113,6 +130,18 @@ print(threading.active_count())
 def test_nobody_wakes_who_was_not_called(threads: Template) -> None:
     code = "time.sleep(0.05); print([t.name for t in threads if not t.is_alive()], answers.qsize())"
     assert output(threads, code) == "[] 0\n"
+
+
+def test_threads_and_the_process_keep_their_traits(threads: Template) -> None:
+    code = """
+begin.set()
+print(next(found for name, found in iter(lambda: answers.get(timeout=20), None) if name == "traits"))
+print(os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0))
+value = ctypes.c_int()
+libc.prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(value), 0, 0, 0)
+print(value.value)
+"""
+    assert output(threads, code) == "(5, True, True, 1)\n0 0 0\n1\n"
 
 
 def test_a_sleeper_sleeps_as_long_as_was_left(threads: Template) -> None:

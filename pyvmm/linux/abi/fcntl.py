@@ -2,6 +2,8 @@
 controlling and naming files.
 """
 
+import struct
+
 O_RDONLY, O_WRONLY, O_RDWR, O_ACCMODE = 0, 1, 2, 3
 O_CREAT = 0o100
 O_EXCL = 0o200
@@ -50,6 +52,9 @@ F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETLK, F_SETLK, F_SETLKW, F_SETOW
     12
 )
 F_SETOWN_EX, F_GETOWN_EX = 15, 16
+F_OWNER_TID, F_OWNER_PID, F_OWNER_PGRP = 0, 1, 2
+#: ``struct f_owner_ex``: type, pid.
+F_OWNER_EX = struct.Struct("<ii")
 F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW = 36, 37, 38
 F_SETLEASE, F_GETLEASE, F_NOTIFY, F_DUPFD_QUERY = 1024, 1025, 1026, 1027
 F_DUPFD_CLOEXEC = 1030

@@ -11,9 +11,17 @@ from collections.abc import Callable
 from errno import EINVAL, ELOOP
 from typing import TYPE_CHECKING, Any
 
-from pyvmm.linux.abi.epoll import EP_MAX_NESTS, EP_PRIVATE_BITS, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLONESHOT
+from pyvmm.linux.abi.epoll import (
+    EP_MAX_NESTS,
+    EP_PRIVATE_BITS,
+    EPOLLERR,
+    EPOLLET,
+    EPOLLEXCLUSIVE,
+    EPOLLHUP,
+    EPOLLONESHOT,
+)
 from pyvmm.linux.abi.fcntl import O_RDWR
-from pyvmm.linux.abi.poll import POLLIN, POLLRDNORM
+from pyvmm.linux.abi.poll import POLLIN, POLLOUT, POLLRDNORM
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.base import OpenFile
 from pyvmm.linux.wait import ANYTHING, WaitQueue
@@ -27,6 +35,8 @@ if TYPE_CHECKING:
 _ENTRY_COST = 1024
 #: ``path_limits``: how many ways a file may have to sets that lie so deep in one another. A wake-up goes all of them.
 _PATH_LIMITS = (0, 500, 100, 50, 10)
+#: ``EPOLLINOUT_BITS``.
+_DIRECTIONS = POLLIN | POLLOUT
 
 #: An event that was taken: POLL*, the entry, and what that was armed for.
 Taken = tuple[int, "Entry", int]
@@ -52,6 +62,34 @@ class Entry:
         """``ep_poll_callback()``: the file may be ready, unless the news is not what the entry is for."""
         if self.events & ~EP_PRIVATE_BITS & events:
             self.epoll.may_be_ready(self)
+
+    def claim(self, events: int, /) -> bool:
+        """The same, for an entry with EPOLLEXCLUSIVE: it is enough if somebody waits for this set, and for such news.
+
+        As in Linux, news both to read and to write are for all: there may be one who reads, and one who writes.
+        """
+        if not self.events & ~EP_PRIVATE_BITS & events:
+            return False
+        sees_to_it = self.epoll.has_sleepers
+        self.epoll.may_be_ready(self)
+        direction = events & _DIRECTIONS
+        return sees_to_it and (not direction or (direction != _DIRECTIONS and bool(self.events & direction)))
+
+    def enter_queues(self) -> None:
+        """Wait from now on."""
+        for queue in self.queues:
+            if self.events & EPOLLEXCLUSIVE:
+                queue.add_exclusive(self)
+            else:
+                queue.add(self)
+
+    def leave_queues(self) -> None:
+        """Wait no longer."""
+        for queue in self.queues:
+            if self.events & EPOLLEXCLUSIVE:
+                queue.remove_exclusive(self)
+            else:
+                queue.remove(self)
 
     def forget(self) -> None:
         """The file is closed."""
@@ -99,8 +137,7 @@ class EpollFile(OpenFile):
         if file.watchers is None:
             file.watchers = {}
         file.watchers[entry] = None
-        for queue in entry.queues:
-            queue.add(entry)
+        entry.enter_queues()
 
     def modify(self, task: "Task", entry: Entry, events: int, data: int) -> None:
         """``ep_modify()``: armed again, and told of what is there already."""
@@ -114,8 +151,7 @@ class EpollFile(OpenFile):
         if self._entries.pop((entry.fd, file), None) is None:
             return
         self._ready.pop(entry, None)
-        for queue in entry.queues:
-            queue.remove(entry)
+        entry.leave_queues()
         if file.watchers is not None:
             file.watchers.pop(entry, None)
         self._quota.take(-_ENTRY_COST)
@@ -126,6 +162,11 @@ class EpollFile(OpenFile):
             self.remove(entry)
 
     # -------------------------------------------------------------------------------------------------- readiness
+
+    @property
+    def has_sleepers(self) -> bool:
+        """Whether a thread waits for the set, not only sets that it is in."""
+        return any(not isinstance(waiter, Entry) for waiter in self.changed)
 
     def may_be_ready(self, entry: Entry) -> None:
         """Ask the file of ``entry`` the next time."""

@@ -1,6 +1,6 @@
 """Open files of ``/proc`` and ``/sys``: their contents are made when they are opened (``seq_file``)."""
 
-from errno import EINVAL
+from errno import EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi.fcntl import SEEK_CUR, SEEK_SET
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from pyvmm.linux.vfs.pseudo import GeneratedInode
     from pyvmm.linux.vfs.quota import Quota
 
+#: So long a text is not counted: what programs look at is there even when nothing else can be had.
+_FREE_OF_CHARGE = 4096
+
 
 class GeneratedFile(OpenFile):
     """A text that was true when the file was opened; reading from the start again makes it anew (``seq_file``)."""
@@ -21,27 +24,36 @@ class GeneratedFile(OpenFile):
     positioned = True
     in_steps = True
 
-    def __init__(self, inode: "GeneratedInode", flags: int, data: bytes) -> None:
-        super().__init__(inode, flags)
+    def __init__(self, inode: "GeneratedInode", flags: int, data: bytes, quota: "Quota") -> None:
         self._source = inode
-        self._data: bytes | None = data
-        self._quota: Quota | None = None
+        self._quota = quota
         self._charged = 0
+        self._data: bytes | None = None
+        self._keep(data)
+        super().__init__(inode, flags)
 
     def closed(self) -> None:
         """See :meth:`OpenFile.closed`."""
-        if self._quota is not None:
-            self._quota.take(-self._charged)
-            self._charged = 0
+        self._quota.take(-self._charged)
+        self._charged = 0
+
+    def _keep(self, data: bytes) -> None:
+        """Hold a text for as long as the file is open: it is the monitor's memory, and all of it that is not short
+        counts as a file's contents do (ENOMEM).
+        """
+        charge = max(len(data) - _FREE_OF_CHARGE, 0)
+        if charge != self._charged:
+            try:
+                self._quota.take(charge - self._charged)
+            except GuestError:
+                raise GuestError(ENOMEM) from None
+            self._charged = charge
+        self._data = data
 
     def _text(self, task: "Task") -> bytes:
         if self._data is None:
-            self._data = self._source.produce(task)
-        if len(self._data) != self._charged:
-            # Held by the monitor for as long as the file is open, so it counts as a file's contents do.
-            self._quota = task.kernel.vfs.store.quota
-            self._quota.take(len(self._data) - self._charged)
-            self._charged = len(self._data)
+            self._keep(self._source.produce(task))
+            assert self._data is not None
         return self._data
 
     def read(self, task: "Task", count: int) -> bytes:

@@ -23,8 +23,17 @@ class SocketFile(OpenFile):
     __slots__ = ("socket",)
 
     def __init__(self, inode: "Inode", flags: int, socket: Socket) -> None:
-        super().__init__(inode, O_RDWR | flags & O_NONBLOCK)
         self.socket = socket
+        super().__init__(inode, O_RDWR | flags & O_NONBLOCK)
+
+    @property
+    def owner(self) -> int:
+        """F_SETOWN: whom the socket sends SIGURG."""
+        return self.socket.owner
+
+    @owner.setter
+    def owner(self, owner: int) -> None:
+        self.socket.owner = owner
 
     def closed(self) -> None:
         """See :meth:`OpenFile.closed`."""

@@ -15,6 +15,7 @@ from pyvmm.linux.abi.signal import (
 )
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.discipline import LineDiscipline
+from pyvmm.linux.process import is_orphaned_group
 from pyvmm.linux.signalling import send_to_all
 from pyvmm.linux.signals import SignalInfo
 from pyvmm.linux.wait import Interrupted, WaitQueue
@@ -185,7 +186,7 @@ class Terminal:
             if signo == SIGTTIN:
                 raise GuestError(EIO)
             return
-        if _is_orphaned(process):
+        if process.group == self.kernel.first_process.group or is_orphaned_group(process):
             raise GuestError(EIO)
         signal_group(self.kernel, process.group, signo)
         raise Interrupted(restart=True)
@@ -205,15 +206,3 @@ def leader_ended(leader: "Process") -> None:
     elif leader.former_foreground:
         for signo in (SIGHUP, SIGCONT):
             signal_group(leader.kernel, leader.former_foreground, signo)
-
-
-def _is_orphaned(process: "Process") -> bool:
-    """Whether nobody outside the process group could continue it, were it stopped."""
-    kernel = process.kernel
-    members = [each for each in kernel.processes.values() if each.group == process.group and not each.is_zombie]
-    if kernel.first_process in members:
-        return True
-    return not any(
-        each.parent is not None and each.parent.group != each.group and each.parent.session == each.session
-        for each in members
-    )

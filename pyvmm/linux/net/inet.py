@@ -1,12 +1,11 @@
 """What TCP and UDP sockets have in common: addresses, ports, and the options of ip(7) and ipv6(7)."""
 
+from abc import abstractmethod
 from errno import (
     EACCES,
-    EADDRNOTAVAIL,
     EAFNOSUPPORT,
     EINVAL,
     ENETUNREACH,
-    ENODEV,
     ENOPROTOOPT,
     ENOTCONN,
     EOPNOTSUPP,
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from pyvmm.linux.abi import socket as abi
 from pyvmm.linux.abi.socket import AF_INET, AF_INET6, AF_UNSPEC, SO_BROADCAST, SOL_IP, SOL_IPV6, SOL_SOCKET
 from pyvmm.linux.errors import GuestError
+from pyvmm.linux.net import multicast
 from pyvmm.linux.net.addresses import (
     ANY4,
     ANY6,
@@ -27,6 +27,7 @@ from pyvmm.linux.net.addresses import (
     inet_address,
     parse_endpoint,
 )
+from pyvmm.linux.net.multicast import Multicast
 from pyvmm.linux.net.network import Network
 from pyvmm.linux.net.options import integer, pack_integer
 from pyvmm.linux.net.ports import PortTable
@@ -42,10 +43,11 @@ _IP_OPTIONS = {
     abi.IP_RECVOPTS: (0, 0, 1), abi.IP_RETOPTS: (0, 0, 1), abi.IP_MTU_DISCOVER: (1, 0, 5), abi.IP_RECVERR: (0, 0, 1),
     abi.IP_RECVTTL: (0, 0, 1), abi.IP_RECVTOS: (0, 0, 1), abi.IP_FREEBIND: (0, 0, 1), abi.IP_MINTTL: (0, 0, 255),
     abi.IP_BIND_ADDRESS_NO_PORT: (0, 0, 1), abi.IP_MULTICAST_TTL: (1, 0, 255), abi.IP_MULTICAST_LOOP: (1, 0, 1),
+    abi.IP_MULTICAST_ALL: (1, 0, 1),
 }  # fmt: skip
 _IPV6_OPTIONS = {
     abi.IPV6_UNICAST_HOPS: (64, 0, 255), abi.IPV6_MULTICAST_HOPS: (1, 0, 255), abi.IPV6_MULTICAST_LOOP: (1, 0, 1),
-    abi.IPV6_MULTICAST_IF: (0, 0, 1), abi.IPV6_MTU_DISCOVER: (1, 0, 5), abi.IPV6_RECVERR: (0, 0, 1),
+    abi.IPV6_MTU_DISCOVER: (1, 0, 5), abi.IPV6_RECVERR: (0, 0, 1),
     abi.IPV6_RECVPKTINFO: (0, 0, 1), abi.IPV6_RECVHOPLIMIT: (0, 0, 1), abi.IPV6_RECVTCLASS: (0, 0, 1),
     abi.IPV6_TCLASS: (0, 0, 255), abi.IPV6_DONTFRAG: (0, 0, 1), abi.IPV6_V6ONLY: (0, 0, 1),
 }  # fmt: skip
@@ -59,8 +61,6 @@ _DEFAULT_BY_MINUS_ONE = frozenset(
 #: ``INET_ECN_MASK``: what TCP itself says in the traffic class.
 _ECN_MASK = 3
 _NOT_OF_STREAMS = {(SOL_IP, abi.IP_MULTICAST_TTL): EINVAL, (SOL_IPV6, abi.IPV6_MULTICAST_HOPS): ENOPROTOOPT}
-_GROUPS = frozenset({(SOL_IP, abi.IP_ADD_MEMBERSHIP), (SOL_IPV6, abi.IPV6_JOIN_GROUP)})
-_GROUPS_LEFT = frozenset({(SOL_IP, abi.IP_DROP_MEMBERSHIP), (SOL_IPV6, abi.IPV6_LEAVE_GROUP)})
 
 
 class InetSocket(Socket):
@@ -73,11 +73,12 @@ class InetSocket(Socket):
         #: Whether the program chose the address itself.
         self.is_bound = False
         self.ip_options: dict[tuple[int, int], int] = {}
+        self.multicast = Multicast()
 
     @property
+    @abstractmethod
     def ports(self) -> PortTable:
         """The ports of its protocol."""
-        raise NotImplementedError
 
     @property
     def v6_only(self) -> bool:
@@ -133,6 +134,8 @@ class InetSocket(Socket):
         if target.ip == _BROADCAST and not self.options.others.get(SO_BROADCAST) and self.type == abi.SOCK_DGRAM:
             raise GuestError(EACCES)
         is_four = len(target.ip) == 4
+        if target.is_multicast and is_four and self.type == abi.SOCK_DGRAM and multicast.reaches_groups(self):
+            return target
         if not target.is_loopback or (is_four and self.v6_only):
             raise GuestError(ENETUNREACH)
         local = self.local
@@ -143,7 +146,7 @@ class InetSocket(Socket):
     def source_for(self, target: Endpoint) -> Endpoint:
         """The address that packets to ``target`` bear."""
         local = self.bind_source()
-        if local.is_any:
+        if local.is_any or local.is_multicast:
             return Endpoint(LOOPBACK4 if len(target.ip) == 4 else LOOPBACK6, local.port)
         return local
 
@@ -166,17 +169,10 @@ class InetSocket(Socket):
         if level == SOL_IPV6 and self.domain != AF_INET6:
             raise GuestError(ENOPROTOOPT)
         key = (level, option)
-        if key in _GROUPS:
-            # Membership is of an interface that can have groups; there is none.
-            raise GuestError(EINVAL if len(data) < 8 else ENODEV)
-        if key in _GROUPS_LEFT:
-            raise GuestError(EINVAL if len(data) < 8 else EADDRNOTAVAIL)
+        if key in multicast.OPTIONS:
+            return multicast.set_option(self, level, option, data)
         if level == SOL_IP and option in (abi.IP_TRANSPARENT, abi.IP_HDRINCL):
             raise GuestError(EPERM if option == abi.IP_TRANSPARENT else ENOPROTOOPT)
-        if key == (SOL_IP, abi.IP_MULTICAST_IF):
-            if len(data) < 4:
-                raise GuestError(EINVAL)
-            return None
         known = (_IP_OPTIONS if level == SOL_IP else _IPV6_OPTIONS).get(option)
         if known is None:
             raise GuestError(ENOPROTOOPT)
@@ -211,7 +207,9 @@ class InetSocket(Socket):
                 raise GuestError(ENOTCONN)
             return pack_integer(abi.LOOPBACK_MTU)
         if (level, option) in ((SOL_IP, abi.IP_MULTICAST_IF), (SOL_IP, abi.IP_OPTIONS)):
-            return ANY4 if option == abi.IP_MULTICAST_IF else b""
+            return self.multicast.address if option == abi.IP_MULTICAST_IF else b""
+        if (level, option) == (SOL_IPV6, abi.IPV6_MULTICAST_IF):
+            return pack_integer(self.multicast.interface6)
         known = (_IP_OPTIONS if level == SOL_IP else _IPV6_OPTIONS).get(option)
         if known is None or (level == SOL_IP and option == abi.IP_HDRINCL):
             raise GuestError(ENOPROTOOPT)
@@ -220,4 +218,5 @@ class InetSocket(Socket):
     def close(self) -> None:
         """See :meth:`Socket.close`."""
         self.release_port()
+        multicast.leave_all(self)
         super().close()

@@ -1,5 +1,6 @@
 """The network of one sandbox: which names and ports are taken, and what its sockets use."""
 
+from collections import Counter
 from errno import EADDRINUSE, ENOBUFS, ETOOMANYREFS
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,11 @@ class Network:
         #: AF_UNIX: abstract names (with their NUL), and sockets with a path by device and inode number.
         self.abstract: dict[bytes, Socket] = {}
         self.by_inode: dict[tuple[int, int], Socket] = {}
-        self.tcp = PortTable(self.random_number)
-        self.udp = PortTable(self.random_number)
-        self.udplite = PortTable(self.random_number)
+        self.tcp = PortTable(self.random_number, self.now)
+        self.udp = PortTable(self.random_number, self.now)
+        self.udplite = PortTable(self.random_number, self.now)
+        #: Multicast groups, and how many sockets are in each.
+        self.groups: Counter[bytes] = Counter()
         #: Descriptors that have been sent and not received.
         self.rights_in_flight = 0
         #: All open sockets, by number.
@@ -44,6 +47,10 @@ class Network:
         """An unpredictable number below ``limit``."""
         return int.from_bytes(self.kernel.random(4), "little") % limit
 
+    def now(self) -> int:
+        """The guest's CLOCK_MONOTONIC, in nanoseconds."""
+        return self.kernel.clock.monotonic_ns()
+
     def close(self) -> None:
         """The sandbox is gone: forget what is in flight, and let go of what refers back here."""
         for socket in self.sockets():
@@ -51,7 +58,7 @@ class Network:
         self._sockets.clear()
         self.abstract.clear()
         self.by_inode.clear()
-        self.tcp = self.udp = self.udplite = PortTable(_no_numbers)
+        self.tcp = self.udp = self.udplite = PortTable(_no_numbers, _no_time)
         del self.kernel
 
     def next_number(self) -> int:
@@ -151,4 +158,8 @@ def current_creds(task: "Task") -> "Ucred":
 
 
 def _no_numbers(limit: int) -> int:
+    raise RuntimeError("this network is closed")
+
+
+def _no_time() -> int:
     raise RuntimeError("this network is closed")

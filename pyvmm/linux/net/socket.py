@@ -8,15 +8,20 @@ from pyvmm.linux.abi.poll import (
     POLLERR,
     POLLHUP,
     POLLIN,
+    POLLPRI,
+    POLLRDBAND,
     POLLRDHUP,
     POLLRDNORM,
 )
+from pyvmm.linux.abi.signal import SI_KERNEL, SIGURG
 from pyvmm.linux.abi.socket import MSG_DONTWAIT, RCV_SHUTDOWN, SHUTDOWN_MASK, SOL_SOCKET
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.net import options
 from pyvmm.linux.net.network import SOCKET_COST, Network
 from pyvmm.linux.net.options import SocketOptions
 from pyvmm.linux.net.queues import Message, ReceiveQueue, Ucred
+from pyvmm.linux.signalling import send_to_all
+from pyvmm.linux.signals import SignalInfo
 from pyvmm.linux.wait import WaitQueue
 
 if TYPE_CHECKING:
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
     from pyvmm.linux.task import Task
 
 READABLE = POLLIN | POLLRDNORM
+#: ``sock_def_readable()``: data or a connection has come.
+ARRIVED = READABLE | POLLPRI | POLLRDBAND
 
 
 @dataclass(slots=True)
@@ -86,6 +93,8 @@ class Socket:
         self.is_listening = False
         self.is_closed = False
         self.peer_creds: Ucred | None = None
+        #: Who gets SIGURG (F_SETOWN): a process, or if negative a process group.
+        self.owner = 0
         #: The inode number of its descriptors; 0 until it has any.
         self.file_number = 0
         network.add(self)
@@ -136,6 +145,13 @@ class Socket:
         self.in_flight -= count
         if not was_writable:
             self.changed.wake()
+
+    def send_sigurg(self) -> None:
+        """``sk_send_sigurg()``: something urgent has come."""
+        if self.owner:
+            processes = self.network.kernel.processes.values()
+            owners = [each for each in processes if self.owner in (each.pid, -each.group)]
+            send_to_all(owners, SignalInfo(SIGURG, SI_KERNEL))
 
     @property
     def send_capacity(self) -> int:

@@ -1,10 +1,11 @@
 """What byte streams have in common, be they AF_UNIX or TCP: how bytes go to the other end and are taken there."""
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi.socket import MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL, RCV_SHUTDOWN, SEND_SHUTDOWN
-from pyvmm.linux.net.queues import ReceiveQueue, Ucred
+from pyvmm.linux.net.queues import Message, ReceiveQueue, Ucred
 from pyvmm.linux.net.socket import Outgoing, Received, Socket
 
 if TYPE_CHECKING:
@@ -56,8 +57,18 @@ class StreamSocket(Socket):
             self.check_connected()
             if not self.queue.size or not flags & MSG_DONTWAIT:
                 self.wait_to_receive(task, flags)
-        take = _peek if peek else _take
-        return take(self.queue, count, self.options.pass_credentials)
+        if peek:
+            return _peek(self.queue.messages(), count, self.options.pass_credentials)
+        return _take(self.queue, count, self.options.pass_credentials)
+
+    def peek(self, task: "Task", messages: list[Message], count: int, flags: int) -> Received:
+        """As :meth:`receive` with MSG_PEEK, if ``messages`` were all there are."""
+        if not messages:
+            self.raise_error()
+            if self.has_ended:
+                return Received(b"")
+            self.wait_to_receive(task, flags)
+        return _peek(messages, count, self.options.pass_credentials)
 
     @abstractmethod
     def check_receivable(self, flags: int) -> None:
@@ -105,13 +116,13 @@ def _take(queue: ReceiveQueue, count: int, by_sender: bool) -> Received:
     return Received(data, length=len(data), rights=rights, creds=creds)
 
 
-def _peek(queue: ReceiveQueue, count: int, by_sender: bool) -> Received:
+def _peek(messages: Iterable[Message], count: int, by_sender: bool) -> Received:
     """The same bytes, which stay where they are; descriptors are given and stay."""
     parts: list[bytes] = []
     rights: tuple[OpenFile, ...] = ()
     creds: Ucred | None = None
     left = count
-    for message in queue.messages():
+    for message in messages:
         if not left or (parts and by_sender and message.creds != creds):
             break
         creds = creds or message.creds

@@ -34,10 +34,11 @@ from pyvmm.linux.abi.socket import (
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.net.addresses import Endpoint, family_of, inet_address
 from pyvmm.linux.net.inet import InetSocket
+from pyvmm.linux.net.multicast import hears
 from pyvmm.linux.net.options import integer, pack_integer
 from pyvmm.linux.net.ports import PortTable, accepts
 from pyvmm.linux.net.queues import Message
-from pyvmm.linux.net.socket import Outgoing, Received
+from pyvmm.linux.net.socket import ARRIVED, Outgoing, Received
 
 if TYPE_CHECKING:
     from pyvmm.linux.task import Task
@@ -101,6 +102,10 @@ class UdpSocket(InetSocket):
             raise GuestError(EPIPE)
         self.raise_error()
         source = self.source_for(target)
+        if target.is_multicast:
+            for member in self._members_at(target, source):
+                member._take(data, source, control)
+            return len(data)
         receiver = self._receiver_at(target, source)
         if receiver is None:
             if self.remote is not None and not outgoing.destination:
@@ -108,17 +113,21 @@ class UdpSocket(InetSocket):
                 self.error = ECONNREFUSED
                 self.changed.wake()
             return len(data)
-        message = Message(data, inet_address(receiver.domain, source), control=control)
-        if receiver.queue.charged + message.charge > receiver.options.receive_buffer and receiver.queue:
-            return len(data)
+        receiver._take(data, source, control)
+        return len(data)
+
+    def _take(self, data: bytes, source: Endpoint, control: tuple[tuple[int, int, bytes], ...]) -> None:
+        """A datagram has come; it is dropped without room."""
+        message = Message(data, inet_address(self.domain, source), control=control)
+        if self.queue.charged + message.charge > self.options.receive_buffer and self.queue:
+            return
         try:
-            receiver.queue.push(message)
+            self.queue.push(message)
         except GuestError as error:
             if error.errno != ENOBUFS:
                 raise
-            return len(data)
-        receiver.changed.wake()
-        return len(data)
+            return
+        self.changed.wake(ARRIVED)
 
     def _target(self, destination: bytes) -> Endpoint:
         if not destination:
@@ -151,6 +160,17 @@ class UdpSocket(InetSocket):
             if score >= best:
                 found, best = socket, score
         return found
+
+    def _members_at(self, target: Endpoint, source: Endpoint) -> "list[UdpSocket]":
+        """Whose a datagram to a group is (``__udp_is_mcast_sock()``)."""
+        return [
+            socket
+            for socket in self.ports.at(target.port)
+            if isinstance(socket, UdpSocket)
+            and accepts(socket, target)
+            and socket.remote in (None, source)
+            and hears(socket, target.ip)
+        ]
 
     def receive(self, task: "Task", count: int, flags: int) -> Received:
         """See :meth:`Socket.receive`."""

@@ -7,7 +7,7 @@ from pyvmm.linux.abi.poll import POLLHUP, POLLOUT, POLLWRBAND, POLLWRNORM
 from pyvmm.linux.abi.socket import RCV_SHUTDOWN, SHUTDOWN_MASK, SOMAXCONN
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.net.network import Network, current_creds
-from pyvmm.linux.net.socket import READABLE
+from pyvmm.linux.net.socket import ARRIVED, READABLE
 from pyvmm.linux.net.unix import UnixSocket
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class UnixConnection(UnixSocket):
         server.peer, self.peer = self, server
         server.peer_creds, self.peer_creds = current_creds(task), other._listen_creds
         other.unaccepted[server] = None
-        other.changed.wake()
+        other.changed.wake(ARRIVED)
         self.changed.wake()
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from pyvmm.linux.abi.socket import MSG_DONTWAIT, MSG_OOB, MSG_PEEK, RCV_SHUTDOWN
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.net.addresses import family_of, unix_address
 from pyvmm.linux.net.queues import Message
-from pyvmm.linux.net.socket import Outgoing, Received
+from pyvmm.linux.net.socket import ARRIVED, Outgoing, Received
 from pyvmm.linux.net.unix import UnixSocket
 from pyvmm.linux.net.unix_connection import UnixConnection
 
@@ -38,7 +38,7 @@ class _Datagrams(UnixSocket):
             self.wait_to_send(task, outgoing.flags, on=other.changed)
         creds = self.creds_for(task, outgoing)
         other.queue.push(Message(data, unix_address(self.name), outgoing.rights, creds), self)
-        other.changed.wake()
+        other.changed.wake(ARRIVED)
         return len(data)
 
     def receive(self, task: "Task", count: int, flags: int) -> Received:
@@ -66,6 +66,10 @@ class _Datagrams(UnixSocket):
         told = abi.MSG_TRUNC if len(message.data) > count else 0
         source = message.source if len(message.source) > 2 else b""
         return Received(bytes(message.data[:count]), told, len(message.data), source, rights, message.creds)
+
+    def is_at_mark(self) -> bool:
+        """See :meth:`Socket.is_at_mark`: messages have none."""
+        raise GuestError(EOPNOTSUPP)
 
     def unread_bytes(self) -> int:
         """See :meth:`Socket.unread_bytes`: of the next message."""

@@ -54,7 +54,7 @@ def epoll_create1(task: "Task", flags: Flags) -> int:
 def epoll_ctl(task: "Task", epfd: Fd, operation: Int, fd: Fd, event: Pointer) -> int:
     """epoll_ctl(2): add, change or remove a file of a set.
 
-    EPOLLEXCLUSIVE wakes every set, and EPOLLWAKEUP has no effect.
+    EPOLLWAKEUP has no effect.
     """
     events = data = 0
     if operation != EPOLL_CTL_DEL:

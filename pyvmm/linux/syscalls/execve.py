@@ -144,6 +144,6 @@ def become(task: "Task", program: exec.Program, name: bytes) -> None:
         process.timers.forget_posix()
     process.executed = True
     process.dumpable = True
-    process.exe_path, process.argv, process.envp = program.inode.path(), list(program.argv), list(program.envp)
+    process.exe_path = program.inode.path()
     task.comm = name.rsplit(b"/", 1)[-1][:COMM_LENGTH]
     kernel.registers.reset(task, entry, stack, FIXED_RFLAGS)

@@ -1,7 +1,7 @@
 """Descriptors: open(2), close(2), dup(2), fcntl(2), ioctl(2) and what makes a descriptor out of nothing."""
 
 import struct
-from errno import E2BIG, EBADF, EINVAL, ENOTTY, EPERM
+from errno import E2BIG, EBADF, EINVAL, ENOTTY, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi import fcntl as abi
@@ -9,6 +9,7 @@ from pyvmm.linux.abi.fcntl import AT_FDCWD, O_CLOEXEC, O_CREAT, O_NONBLOCK, O_TR
 from pyvmm.linux.abi.ioctls import FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, FIOQSIZE
 from pyvmm.linux.errors import GuestError
 from pyvmm.linux.files.base import OpenFile
+from pyvmm.linux.files.held import hold_for_others
 from pyvmm.linux.syscalls.locks import fcntl_lock
 from pyvmm.linux.table import Fd, Flags, Mode, Path, Pointer, Size, UInt, ULong, syscall
 from pyvmm.linux.vfs.namei import read_path
@@ -75,6 +76,7 @@ def openat2(task: "Task", dirfd: Fd, path: Path, how: Pointer, size: Size) -> in
 @syscall
 def close(task: "Task", fd: Fd) -> int:
     """close(2): a descriptor is free again."""
+    hold_for_others(task, fd, fd)
     task.files.close(fd)
     return 0
 
@@ -89,6 +91,7 @@ def close_range(task: "Task", first: UInt, last: UInt, flags: Flags) -> int:
     if flags & abi.CLOSE_RANGE_CLOEXEC:
         task.files.set_cloexec_range(first, last)
     else:
+        hold_for_others(task, first, last)
         task.files.close_range(first, last)
     return 0
 
@@ -119,6 +122,7 @@ def dup3(task: "Task", old: Fd, new: Fd, flags: Flags) -> int:
 def _dup_to(task: "Task", file: OpenFile, new: int, cloexec: bool) -> int:
     if not 0 <= new < task.files.limit:
         raise GuestError(EBADF)
+    hold_for_others(task, new, new)
     task.files.install_at(new, file, cloexec)
     return new
 
@@ -130,7 +134,8 @@ def _dup_to(task: "Task", file: OpenFile, new: int, cloexec: bool) -> int:
 def fcntl(task: "Task", fd: Fd, command: UInt, argument: ULong) -> int:
     """fcntl(2): flags, duplicates, locks and seals.
 
-    Leases and directory notifications are refused, and O_ASYNC sends no signals.
+    Leases and directory notifications are refused. The owner of a file (F_SETOWN) is a process or a group, no thread;
+    SIGURG is sent to it, SIGIO (O_ASYNC) is not.
     """
     files = task.files
     file = files.get_raw(fd)
@@ -161,7 +166,19 @@ def _fcntl_rare(task: "Task", file: OpenFile, command: int, argument: int) -> in
     if command == abi.F_GETOWN:
         return file.owner
     if command == abi.F_SETOWN:
-        file.owner = argument & 0x7FFF_FFFF
+        _set_owner(task, file, (argument & 0xFFFF_FFFF ^ 1 << 31) - (1 << 31))
+        return 0
+    if command == abi.F_GETOWN_EX:
+        kind = abi.F_OWNER_PGRP if file.owner < 0 else abi.F_OWNER_PID if file.owner else abi.F_OWNER_TID
+        task.mem.write(argument, abi.F_OWNER_EX.pack(kind, abs(file.owner)))
+        return 0
+    if command == abi.F_SETOWN_EX:
+        kind, pid = abi.F_OWNER_EX.unpack(task.mem.read(argument, abi.F_OWNER_EX.size))
+        if kind not in (abi.F_OWNER_PID, abi.F_OWNER_PGRP):
+            raise GuestError(EINVAL)
+        if pid < 0:
+            raise GuestError(ESRCH)
+        _set_owner(task, file, -pid if kind == abi.F_OWNER_PGRP else pid)
         return 0
     if command in (abi.F_SETSIG, abi.F_GETSIG):
         return 0
@@ -174,6 +191,16 @@ def _fcntl_rare(task: "Task", file: OpenFile, command: int, argument: int) -> in
     if command == abi.F_NOTIFY and not argument & 0x7FFF_FFFF:
         return 0  # No notifications are wanted any more, as there never were.
     raise GuestError(EINVAL)
+
+
+def _set_owner(task: "Task", file: OpenFile, who: int) -> None:
+    """``f_setown()``: a process, or if negative a group: EINVAL, ESRCH."""
+    if who == -(1 << 31):
+        raise GuestError(EINVAL)
+    processes = task.kernel.processes.values()
+    if who and not any(who in (process.pid, -process.group) for process in processes):
+        raise GuestError(ESRCH)
+    file.owner = who
 
 
 def _seals(file: OpenFile, command: int, seals: int) -> int:

@@ -15,6 +15,7 @@ from pyvmm.linux.abi.socket import (
     MSG_CTRUNC,
     MSG_DONTWAIT,
     MSG_NOSIGNAL,
+    MSG_OOB,
     MSG_PEEK,
     MSG_TRUNC,
     MSG_WAITALL,
@@ -133,6 +134,7 @@ def _send(task: "Task", file: SocketFile, vector: Vector, outgoing: Outgoing) ->
             raise GuestError(EFAULT)
         return socket.send(task, data, outgoing)
     done = before = task.progress
+    flags = outgoing.flags
     try:
         while True:
             task.kernel.check()
@@ -140,6 +142,8 @@ def _send(task: "Task", file: SocketFile, vector: Vector, outgoing: Outgoing) ->
             data = gather(task, vector, done, count)
             if count and not data:
                 raise GuestError(EFAULT)
+            # The last byte of all is the urgent one.
+            outgoing.flags = flags if done + count == wanted else flags & ~MSG_OOB
             sent = socket.send(task, data, outgoing)
             outgoing.rights = ()
             done += sent
@@ -234,7 +238,7 @@ def _receive_message(task: "Task", file: SocketFile, address: int, flags: int) -
         used = write_control(task, socket, received, header.control, room, flags)
     finally:
         socket.network.release(received.rights)
-    told = received.flags & (MSG_TRUNC | MSG_CTRUNC) | flags & MSG_CMSG_CLOEXEC
+    told = received.flags & (MSG_OOB | MSG_TRUNC | MSG_CTRUNC) | flags & MSG_CMSG_CLOEXEC
     task.mem.write_u32(address + _FLAGS_OFFSET, told)
     task.mem.write_u64(address + _CONTROLLEN_OFFSET, used)
     return done
@@ -274,6 +278,7 @@ def _receive(task: "Task", file: SocketFile, vector: Vector, flags: int) -> tupl
         delivered = len(received.data) if discard else scatter(task, received.data, vector, done)
         done += delivered
         result.rights, result.creds = received.rights, received.creds or result.creds
+        result.flags |= received.flags
         if delivered < len(received.data):
             if not flags & MSG_PEEK:
                 socket.unread(received.data[delivered:])

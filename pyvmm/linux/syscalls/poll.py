@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EINVAL
+from errno import EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from pyvmm.linux.abi.poll import (
@@ -23,7 +23,7 @@ from pyvmm.linux.errors import GuestError
 from pyvmm.linux.signals import UNBLOCKABLE
 from pyvmm.linux.syscalls.time import read_timespec
 from pyvmm.linux.table import Int, Pointer, Size, UInt, syscall
-from pyvmm.linux.wait import NO_RESTART, Blocked, Interrupted
+from pyvmm.linux.wait import NO_RESTART, Blocked, Interrupted, waiting_cost
 
 if TYPE_CHECKING:
     from pyvmm.linux.files.base import OpenFile
@@ -85,9 +85,12 @@ def _poll(task: "Task", fds: int, count: int, deadline: int | None) -> int:
 
 
 def wait_for_files(task: "Task", files: "list[OpenFile]", deadline: int | None) -> None:
-    """None of ``files`` is ready: wait for one, unless the time has come (EINTR: a signal has)."""
+    """None of ``files`` is ready: wait for one, unless the time has come (EINTR: a signal has; ENOMEM)."""
     if deadline is None or task.kernel.clock.monotonic_ns() < deadline:
-        task.wait(*(queue for file in files for queue in file.queues()), until=deadline, restart=NO_RESTART)
+        queues = [queue for file in files for queue in file.queues()]
+        if waiting_cost(len(queues)) > task.kernel.vfs.store.quota.bytes_free:
+            raise GuestError(ENOMEM)
+        task.wait(*queues, until=deadline, restart=NO_RESTART)
     if task.signals.deliverable:
         raise Interrupted(NO_RESTART)
 

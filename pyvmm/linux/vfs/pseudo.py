@@ -42,7 +42,7 @@ class GeneratedInode(Inode):
 
     def open(self, task: "Task", flags: int) -> "OpenFile":
         """See :meth:`Inode.open`."""
-        return GeneratedFile(self, flags, self.produce(task))
+        return GeneratedFile(self, flags, self.produce(task), task.kernel.vfs.store.quota)
 
     def consume(self, task: "Task", data: bytes) -> None:
         """Something was written."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pyvmm.linux.abi.mman import MAP_SHARED, MAP_TYPE, PROT_EXEC, PROT_READ, PROT_WRITE
 from pyvmm.linux.abi.stat import major, minor
 from pyvmm.linux.errors import GuestError
+from pyvmm.linux.layout import PAGE_SIZE
 from pyvmm.linux.limits import RLIM_INFINITY
 from pyvmm.linux.signals import SignalState
 from pyvmm.linux.task import COMM_LENGTH
@@ -61,7 +62,7 @@ def stat(task: "Task") -> bytes:
         ticks, 0, child_ticks, 0, 20 + task.nice, task.nice, len(process.threads), 0, 0,
         total, resident >> _PAGE_SHIFT, RLIM_INFINITY, 0, 0, 0, 0, 0,
         *(mask & 0x7FFF_FFFF for mask in (signals.pending_mask(), signals.blocked, ignored, caught)),
-        0, 0, 0, 17, 0, 0, 0, 0, 0, 0, 0, 0, task.mm.brk_start, 0, 0, 0, 0, 0,
+        0, 0, 0, 17, 0, 0, 0, 0, 0, 0, 0, 0, task.mm.brk_start, *task.mm.arguments, *task.mm.environment, 0,
     ]  # fmt: skip
     state = _state(task)
     return b"%d (%s) %s %s\n" % (task.tid, task.comm, state, b" ".join(b"%d" % field for field in fields))
@@ -201,13 +202,35 @@ def set_oom_score_adj(task: "Task", data: bytes) -> None:
         raise GuestError(EINVAL)
 
 
+def cmdline(task: "Task") -> bytes:
+    """``cmdline``, as the program has it now. If it has written over the end of its arguments, it means one string that
+    may go on in the environment (setproctitle(3)).
+    """
+    start, end = task.mm.arguments
+    data = _strings(task, start, end)
+    if data and data[-1]:
+        title, closed, _ = _strings(task, start, min(start + PAGE_SIZE, task.mm.environment[1])).partition(b"\0")
+        return title + closed
+    return data
+
+
+def _strings(task: "Task", start: int, end: int) -> bytes:
+    """What is in the memory of ``task``; nothing if it has ended, or has unmapped it."""
+    if not task.mm.users:
+        return b""
+    try:
+        return task.mem.read(start, end - start)
+    except GuestError:
+        return b""
+
+
 _Entry = tuple[int, Callable[["Task"], bytes], Callable[["Task", bytes], None] | None]
 
 #: Name -> mode, what makes the text, what takes a write.
 PROCESS_FILES: dict[bytes, _Entry] = {
     b"maps": (0o444, maps, None),
-    b"cmdline": (0o444, lambda task: b"".join(part + b"\0" for part in task.argv), None),
-    b"environ": (0o400, lambda task: b"".join(part + b"\0" for part in task.envp), None),
+    b"cmdline": (0o444, cmdline, None),
+    b"environ": (0o400, lambda task: _strings(task, *task.mm.environment), None),
     b"auxv": (0o400, lambda task: bytes(16), None),
     b"stat": (0o444, stat, None),
     b"statm": (0o444, statm, None),
