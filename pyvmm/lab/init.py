@@ -33,6 +33,8 @@ _RB_POWER_OFF = 0x4321_FEDC
 _NR_FINIT_MODULE = 313
 _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8914, 0x8916, 0x891C
 _IFF_UP = 1
+# linux/kvm.h
+_KVM_CREATE_VM, _KVM_CREATE_VCPU = 0xAE01, 0xAE41
 #: The guest's address in QEMU's user network.
 _ADDRESS, _NETMASK = "10.0.2.15", "255.255.255.0"
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -45,6 +47,7 @@ def main() -> None:
         job = json.loads(Path(JOB).read_text())
         for module in job["modules"]:
             _load_module(module)
+        _keep_a_vm()
         _bring_up("lo", "127.0.0.1", "255.0.0.0")
         if job["network"]:
             _bring_up("eth0", _ADDRESS, _NETMASK)
@@ -73,6 +76,19 @@ def _load_module(path: str) -> None:
     with open(path, "rb") as file:
         if _libc.syscall(_NR_FINIT_MODULE, file.fileno(), b"", 0) != 0:
             raise OSError(ctypes.get_errno(), f"cannot load {path}: {os.strerror(ctypes.get_errno())}")
+
+
+def _keep_a_vm() -> None:
+    """Hold a VM with a processor for as long as the machine runs.
+
+    Linux patches its own code (static keys) when the first VM or the first processor without a local APIC comes and
+    when the last one goes, and QEMU's emulation of several processors sometimes goes on executing the breakpoint that
+    stands there meanwhile, for ever.
+    """
+    kvm = os.open("/dev/kvm", os.O_RDWR)
+    vm = _libc.ioctl(kvm, ctypes.c_ulong(_KVM_CREATE_VM), 0)
+    if vm < 0 or _libc.ioctl(vm, ctypes.c_ulong(_KVM_CREATE_VCPU), 0) < 0:
+        raise OSError(ctypes.get_errno(), f"cannot make a VM: {os.strerror(ctypes.get_errno())}")
 
 
 def _bring_up(interface: str, address: str, netmask: str) -> None:

@@ -30,7 +30,7 @@ _KEPT_BYTES = 2000
 _REPORT = "report.xml"
 
 #: Seconds without a word after which an emulated host that runs tests is taken for stuck: longer than any test may
-#: take. QEMU 7.2's SVM now and then goes on delivering interrupts to a processor that has them off, for ever.
+#: take. It can happen when Linux patches its own code, see ``_keep_a_vm`` in ``init.py``.
 _SILENCE = 240.0
 #: How often one that was stuck is started anew.
 _ATTEMPTS = 3
