@@ -1,14 +1,30 @@
 # ruff: noqa
 # The byte that comes out of band in AF_UNIX streams: where it stands, how it is read, and who is told.
-import fcntl, random, select, signal, socket, struct, threading, time
+import ctypes, random, select, signal, socket, struct, threading, time
 from common import errno, fails, os
 
 OOB, PEEK, DONTWAIT, WAITALL = socket.MSG_OOB, socket.MSG_PEEK, socket.MSG_DONTWAIT, socket.MSG_WAITALL
 SIOCATMARK, FIONREAD = 0x8905, 0x541B
+F_SETOWN, F_GETOWN, F_SETOWN_EX, F_GETOWN_EX = 8, 9, 15, 16
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def called(function, sock, command, argument):
+    """What ioctl(2) or fcntl(2) gives: a number, or for bytes what is there after the call."""
+    given = ctypes.create_string_buffer(argument, len(argument)) if isinstance(argument, bytes) else argument
+    ctypes.set_errno(0)
+    result = function(sock.fileno(), ctypes.c_ulong(command), given)
+    if result == -1 and ctypes.get_errno():
+        raise OSError(ctypes.get_errno(), "")
+    return given.raw if isinstance(argument, bytes) else result
 
 
 def asked(sock, request):
-    return struct.unpack("<i", fcntl.ioctl(sock, request, b"\0\0\0\0"))[0]
+    return struct.unpack("<i", called(libc.ioctl, sock, request, bytes(4)))[0]
+
+
+def control(sock, command, argument=0):
+    return called(libc.fcntl, sock, command, argument)
 
 
 def ready(sock):
@@ -81,17 +97,18 @@ listener = socket.create_server(("127.0.0.1", 0))
 client = socket.create_connection(listener.getsockname())
 for one, other in (socket.socketpair(), (client, listener.accept()[0])):
     one.send(b"x", OOB)
-    print(fcntl.fcntl(other, fcntl.F_GETOWN), fcntl.fcntl(other, fcntl.F_SETOWN, os.getpid()))
+    print(control(other, F_GETOWN), control(other, F_SETOWN, os.getpid()))
     one.send(b"y", OOB)
     time.sleep(0.02)
-    print(fcntl.fcntl(other, fcntl.F_GETOWN) == os.getpid())
-    fcntl.fcntl(other, fcntl.F_SETOWN, -os.getpgid(0))
-    print(
-        fcntl.fcntl(other, 16, bytes(8)) == struct.pack("<ii", 2, os.getpgid(0)), fcntl.fcntl(other, fcntl.F_SETOWN, 0)
-    )
-    print(fails(fcntl.fcntl, other, fcntl.F_SETOWN, 0x3FFFFFFF), fails(fcntl.fcntl, other, fcntl.F_SETOWN, -(1 << 31)))
+    print(control(other, F_GETOWN) == os.getpid())
+    control(other, F_SETOWN, -os.getpgid(0))
+    print(control(other, F_GETOWN_EX, bytes(8)) == struct.pack("<ii", 2, os.getpgid(0)), control(other, F_SETOWN, 0))
+    print(fails(control, other, F_SETOWN, 0x3FFFFFFF), fails(control, other, F_SETOWN, -(1 << 31)))
     one.send(b"z", OOB)
     print(other.recv(9, OOB))
-    kind, pid = struct.unpack("<ii", fcntl.fcntl(other, 16, bytes(8)))
-    print(pid, fails(fcntl.fcntl, other, 15, struct.pack("<ii", 7, 0)))
-    print(fcntl.fcntl(other, 15, struct.pack("<ii", 2, os.getpgid(0))) != b"", fcntl.fcntl(other, 16, bytes(8))[:4])
+    kind, pid = struct.unpack("<ii", control(other, F_GETOWN_EX, bytes(8)))
+    print(pid, fails(control, other, F_SETOWN_EX, struct.pack("<ii", 7, 0)))
+    print(
+        control(other, F_SETOWN_EX, struct.pack("<ii", 2, os.getpgid(0))) != b"",
+        control(other, F_GETOWN_EX, bytes(8))[:4],
+    )
